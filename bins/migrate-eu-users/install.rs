@@ -1,0 +1,184 @@
+//! `install`: the fence, the routes and the journal in both clusters. Permanent: it is the residency guard too.
+
+use regionwise_cli::{Common, Context, Failure, Report};
+use regionwise_mover::{End, Ends};
+use regionwise_relocation::closure::{Closure, Discovered};
+use regionwise_relocation::sql::install::{self, Terms};
+use regionwise_relocation::sql::name;
+use regionwise_relocation::sql::purge;
+use regionwise_rollout::Verdict;
+use serde_json::json;
+
+use crate::clusters::{self, Access, Account, before};
+use crate::plan::{self, Counted};
+
+/// Of the advisory locks, where nothing else was chosen: "regi" in ASCII.
+const CLASS: i32 = 0x7265_6769;
+
+#[derive(clap::Args)]
+pub(crate) struct Args {
+    #[command(flatten)]
+    access: Access,
+
+    /// Show the SQL for both clusters, run nothing.
+    #[arg(long)]
+    print: bool,
+
+    /// Take everything away again; refused while a user has moved.
+    #[arg(long, conflicts_with = "print")]
+    remove: bool,
+
+    /// Users whose rows are in the target before the fence comes live there.
+    #[arg(long, env = "REGIONWISE_ADOPT")]
+    adopt: bool,
+
+    /// They do not: rows of theirs are left over from a copy, and nobody may write them.
+    #[arg(long, env = "REGIONWISE_NO_ADOPT", conflicts_with = "adopt")]
+    no_adopt: bool,
+
+    /// Login role that may move users; may be repeated.
+    #[arg(
+        long,
+        env = "REGIONWISE_MOVER",
+        value_name = "ROLE",
+        value_delimiter = ','
+    )]
+    mover: Vec<String>,
+
+    /// Login role that may only verify; may be repeated.
+    #[arg(
+        long,
+        env = "REGIONWISE_VERIFIER",
+        value_name = "ROLE",
+        value_delimiter = ','
+    )]
+    verifier: Vec<String>,
+}
+
+pub(crate) async fn run(
+    common: &Common,
+    args: &Args,
+    context: &Context,
+) -> Result<Report, Failure> {
+    let topology = common.topology()?;
+    let migration = clusters::migration(&topology)?;
+    let ends = clusters::ends(common, context, migration, Account::Install, &args.access)?;
+    let observed = match plan::observe(&ends, migration, Counted::No).await? {
+        Ok(observed) if observed.plan.refused.is_empty() => observed,
+        Ok(observed) => return Ok(plan::refusal(&observed.plan.refused)),
+        Err(refused) => return Ok(plan::refusal(&refused)),
+    };
+    let found = &observed.plan.found;
+    let closure = &found.closure;
+    let shape = observed.plan.source.as_str();
+    let scripts = [(&ends.source, true), (&ends.target, false)]
+        .map(|(end, signup)| (end, script(found, args, end, signup, shape)));
+    if args.print {
+        return Ok(printed(&scripts));
+    }
+    if !args.adopt && !args.no_adopt && !args.remove && are_there(&ends.target, closure).await? {
+        return Ok(undecided(&ends.target));
+    }
+    for (end, script) in &scripts {
+        let mut session = clusters::session(end).await?;
+        session.write("", script, "").await.map_err(|error| {
+            let doing = if args.remove {
+                "remove the fence from"
+            } else {
+                "install the fence in"
+            };
+            before(error, || {
+                format!("cannot {doing} cluster `{}`", end.cluster)
+            })
+        })?;
+        context
+            .progress
+            .say(format!("Cluster `{}` is done.", end.cluster));
+    }
+    Ok(done(args, &ends, closure))
+}
+
+/// Whether the target has users and no fence yet: it cannot be seen whether they live there.
+async fn are_there(target: &End, closure: &Closure) -> Result<bool, Failure> {
+    let mut session = clusters::session(target).await?;
+    let sql = format!(
+        "SELECT to_regclass('regionwise.install') IS NULL AND EXISTS (SELECT FROM {}) AS undecided",
+        name::table(&closure.root().table.name)
+    );
+    let row = session
+        .row(&sql)
+        .await
+        .and_then(|row| row.flag("undecided"));
+    row.map_err(|error| {
+        before(error, || {
+            format!("cannot look for users in cluster `{}`", target.cluster)
+        })
+    })
+}
+
+fn undecided(target: &End) -> Report {
+    let text = format!(
+        "Cluster `{}` has users already, and nothing says whether they live there.",
+        target.cluster
+    );
+    Report::new(Verdict::Refused, text)
+        .because("undecided-users")
+        .with_hint("install --adopt: they live there, and go on to write there")
+        .with_hint("install --no-adopt: they are left over from a copy, and nobody may write them")
+}
+
+fn script(found: &Discovered, args: &Args, end: &End, signup: bool, shape: &str) -> String {
+    if args.remove {
+        return install::remove(&found.closure);
+    }
+    let script = install::script(
+        &found.closure,
+        &Terms {
+            cluster: end.cluster.clone(),
+            class: CLASS,
+            signup,
+            adopt: args.adopt,
+            shape: shape.to_owned(),
+            movers: args.mover.clone(),
+            verifiers: args.verifier.clone(),
+        },
+    );
+    // Only the source is ever purged.
+    match signup {
+        true => script + &purge::grants(found),
+        false => script,
+    }
+}
+
+fn printed(scripts: &[(&End, String); 2]) -> Report {
+    let text: Vec<String> = scripts
+        .iter()
+        .map(|(end, script)| {
+            format!(
+                "-- cluster {}: run it as one simple query\nBEGIN;\n{script}COMMIT;\n",
+                end.cluster
+            )
+        })
+        .collect();
+    let mut report = Report::new(Verdict::Proceed, text.join("\n"));
+    report.result = json!({
+        "sql": scripts.iter().map(|(end, script)| json!({ "cluster": end.cluster, "sql": script })).collect::<Vec<_>>()
+    });
+    report
+}
+
+fn done(args: &Args, ends: &Ends, closure: &Closure) -> Report {
+    let tables = closure.tables.len();
+    let (source, target) = (&ends.source.cluster, &ends.target.cluster);
+    let summary = if args.remove {
+        format!("The fence is gone from {tables} tables of `{source}` and `{target}`.")
+    } else {
+        format!("The fence guards {tables} tables of `{source}` and `{target}`.")
+    };
+    let mut report = Report::new(Verdict::Proceed, summary);
+    report.result = json!({ "tables": tables, "clusters": [source, target] });
+    if !args.remove {
+        report.hints.push("migrate-eu-users plan".to_owned());
+    }
+    report
+}

@@ -1,0 +1,36 @@
+//! What a person asks of a run.
+
+use std::time::Duration;
+
+use crate::throttle::Throttle;
+
+/// How a run works; none of it changes what the plan moves.
+#[derive(Clone, Debug)]
+pub struct Terms {
+    /// Batches in work at the same time; `None`: as many as the way to the target has room for.
+    pub lanes: Option<usize>,
+    /// Users per batch, at most [`MOST_USERS`].
+    pub batch_size: u32,
+    /// After this time nothing new is begun.
+    pub max_runtime: Option<Duration>,
+    pub throttle: Throttle,
+    /// Copy and prove, switch nobody, leave nothing.
+    pub rehearse: bool,
+}
+
+/// The home locks of a batch stand in the server's lock table, which has room for a few thousand.
+pub const MOST_USERS: u32 = 500;
+
+/// What a batch may undo when it fails. One user with more rows is a batch of its own size all the same.
+pub(crate) const BATCH_ROWS: u64 = 50_000;
+
+/// Users whose home locks are taken together: what one of them waits for is the seal of all.
+pub(crate) const GROUP_USERS: usize = 100;
+/// About 4 ms of seals.
+pub(crate) const GROUP_ROWS: u64 = 3_000;
+
+/// How often a user's changes are fetched outside the fence before the last ones are fetched under it.
+pub(crate) const ROUNDS: u32 = 4;
+
+/// How long a lane tries to reach a cluster again before the run gives up.
+pub(crate) const RECONNECT_WITHIN: Duration = Duration::from_secs(60);

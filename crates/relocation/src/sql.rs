@@ -1,0 +1,26 @@
+//! Statements: the objects that `install` puts into both databases, and what the mover asks of a closure's tables.
+//!
+//! - [`install`] writes the script: tables, [`fence`] triggers, the functions that change routes and make digests, grants.
+//! - [`select`] reads and writes the rows of users, [`delta`] single rows by their primary key.
+//!
+//! Everything is text; nothing here runs it. Names are quoted always, and operators are written with their schema,
+//! because these statements run under a pinned `search_path`, where a bare `=` compares a `citext` as text.
+
+pub mod count;
+pub mod delta;
+mod digest;
+mod fence;
+pub mod install;
+mod members;
+pub mod name;
+mod owner;
+pub mod parents;
+pub mod purge;
+mod rows;
+pub mod select;
+
+/// The role that the mover takes on with `SET ROLE`.
+pub const MOVE_ROLE: &str = "regionwise_move";
+
+/// The role that may read everything that moves, and changes nothing.
+pub const VERIFY_ROLE: &str = "regionwise_verify";

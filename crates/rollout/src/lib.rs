@@ -1,0 +1,16 @@
+//! Decisions of a rollout: verdicts, switch, health, lag, history. Pure: facts and time are arguments.
+
+pub mod health;
+pub mod history;
+pub mod lag;
+pub mod lease;
+pub mod region;
+pub mod release;
+pub mod slot;
+mod spoken;
+pub mod streak;
+pub mod switch;
+pub mod verdict;
+
+pub use spoken::spoken;
+pub use verdict::Verdict;

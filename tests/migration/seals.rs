@@ -1,0 +1,72 @@
+//! A seal says that nobody has written a user's rows since they were proven.
+
+use crate::session::Session;
+use crate::shop::World;
+
+async fn seal(session: &Session, user: i64) -> String {
+    let sql = format!("SELECT encode(seal, 'hex') FROM regionwise.seals(ARRAY['{user}'])");
+    session.text(&sql).await.unwrap()
+}
+
+/// One on every way to a row: the user's own, a child's, a grandchild's, a tree's, behind a composite key, in a partition.
+const WRITES: [&str; 14] = [
+    "UPDATE users SET email = email WHERE id = 1",
+    "UPDATE orders SET n = n WHERE id = 10",
+    "UPDATE items SET qty = 2 WHERE id = 100",
+    "UPDATE comments SET txt = 'x' WHERE id = 102",
+    "UPDATE part_notes SET txt = txt WHERE id = 100",
+    "UPDATE logs SET k = 2 WHERE id = 10",
+    "UPDATE gifts SET order_id = NULL WHERE id = 100",
+    "INSERT INTO items VALUES (1001, 10, 1)",
+    "INSERT INTO comments VALUES (1001, NULL, 102, 'deep')",
+    "DELETE FROM part_notes WHERE id = 100",
+    "DELETE FROM comments WHERE id = 101",
+    "DELETE FROM logs WHERE id = 10",
+    "DELETE FROM items WHERE id = 100; INSERT INTO items VALUES (100, 10, 1)",
+    "UPDATE items SET order_id = 20 WHERE id = 100",
+];
+
+#[tokio::test]
+async fn a_seal_breaks_with_every_write_of_the_users_rows_and_with_no_other() {
+    let world = World::new().await;
+    let admin = world.us.admin().await;
+    let proven = seal(&admin, 1).await;
+    for write in WRITES {
+        let other = seal(&admin, 3).await;
+        admin.must("BEGIN").await;
+        admin.must(write).await;
+        assert_ne!(seal(&admin, 1).await, proven, "{write}");
+        assert_eq!(seal(&admin, 3).await, other, "{write}");
+        admin.must("ROLLBACK").await;
+        assert_eq!(seal(&admin, 1).await, proven, "taken back: {write}");
+    }
+    admin.must("UPDATE orders SET n = 5 WHERE id = 30").await;
+    // What was taken back is dead now: its place is free for other rows.
+    for table in ["users", "orders", "items", "comments"] {
+        admin.must(&format!("VACUUM (FREEZE) {table}")).await;
+    }
+    assert_eq!(seal(&admin, 1).await, proven, "frozen rows are the same");
+    admin.must("UPDATE orders SET n = n WHERE id = 10").await;
+    assert_ne!(seal(&admin, 1).await, proven, "the same values, written");
+}
+
+#[tokio::test]
+async fn a_seal_counts_the_rows_that_the_digest_counts() {
+    let world = World::new().await;
+    let admin = world.us.admin().await;
+    let both = "SELECT count(*) FROM regionwise.digests('r', ARRAY['1', '2', '9']) d \
+                JOIN regionwise.seals(ARRAY['1', '2', '9']) s USING (usr, rows, seal)";
+    assert_eq!(admin.number(both).await, 3);
+    let rows = "SELECT rows FROM regionwise.seals(ARRAY['1'])";
+    assert_eq!(admin.number(rows).await, 10);
+}
+
+#[tokio::test]
+async fn a_seal_is_of_one_start_of_the_server() {
+    // After a crash, transactions that were lost give their numbers to others.
+    let world = World::new().await;
+    let admin = world.us.admin().await;
+    let nothing = "SELECT seal = sha256(timestamptz_send(pg_postmaster_start_time())) FROM regionwise.seals(ARRAY['9'])";
+    let holds = admin.text(&format!("SELECT ({nothing})::text")).await;
+    assert_eq!(holds.as_deref(), Some("true"));
+}

@@ -1,0 +1,297 @@
+//! `verify` finds what is missing, too much or changed, at either side, and never calls verified what it cannot compare.
+
+use serde_json::Value;
+
+use crate::servers::Database;
+use crate::world::{Finished, World};
+
+/// Orders with items and parts for everybody, then a run.
+pub(crate) async fn moved() -> (World, String) {
+    let world = World::ready().await;
+    world.us.admin().await.must(ROWS).await;
+    let plan = world.plan().await;
+    world.moving("run", &plan, &[]).finish().await.expect(0);
+    (world, plan)
+}
+
+const ROWS: &str = "
+INSERT INTO orders SELECT u * 10 + o, u, o, 'note' FROM generate_series(1, 12) u, generate_series(1, 2) o;
+INSERT INTO items SELECT id * 10 + i, id, i FROM orders, generate_series(1, 2) i;
+INSERT INTO parts SELECT id, 1, 'part' FROM orders;
+";
+
+impl World {
+    pub(crate) async fn verify(&self) -> Finished {
+        self.tool(&["verify"]).finish().await
+    }
+}
+
+impl Database {
+    /// Writes as nobody does who keeps to the rules: past the fence.
+    pub(crate) async fn tamper(&self, sql: &str) {
+        let admin = self.admin().await;
+        let past = "BEGIN; SET LOCAL session_replication_role = replica; SET LOCAL ROLE regionwise_move; \
+                    SET LOCAL regionwise.entered = 'staging by hand'";
+        admin.must(&format!("{past}; {sql}; COMMIT")).await;
+    }
+}
+
+fn only_wrong(finished: &Finished) -> &Value {
+    let wrong = finished.json["result"]["wrong"].as_array().unwrap();
+    assert_eq!(wrong.len(), 1, "{}", finished.said);
+    &wrong[0]
+}
+
+#[track_caller]
+fn says(finished: &Finished, complete: bool, equal: bool) {
+    let result = &finished.json["result"];
+    assert_eq!(result["complete"], complete, "{}", finished.said);
+    assert_eq!(result["equal"], equal, "{}", finished.said);
+}
+
+#[tokio::test]
+async fn what_has_moved_is_complete_and_equal() {
+    let (world, _) = moved().await;
+    let finished = world.verify().await.expect(0);
+    says(&finished, true, true);
+    let result = &finished.json["result"];
+    assert_eq!(result["users"], 9);
+    assert_eq!(result["verified"], 9);
+    assert_eq!(result["touched"], serde_json::json!([]));
+    // 1 + 2 orders, 4 items, 2 parts, 3 comments, 2 events, 1 label.
+    assert_eq!(result["rows"], 9 * 15);
+    let selections = result["selections"].as_array().unwrap();
+    assert_eq!(selections.len(), 7);
+    let items = selections
+        .iter()
+        .find(|one| one["table"] == "public.items" || one["table"] == "items");
+    assert_eq!(items.unwrap()["climbed"], 36);
+    assert_eq!(result["strangers"], serde_json::json!([]));
+}
+
+#[tokio::test]
+async fn a_row_that_changed_at_the_target_is_named_with_its_column() {
+    let (world, _) = moved().await;
+    world
+        .eu
+        .tamper("UPDATE orders SET note = 'nota' WHERE id = 11")
+        .await;
+    let finished = world.verify().await.expect(10);
+    says(&finished, true, false);
+    assert_eq!(finished.json["reason"], "not-equal");
+    let wrong = only_wrong(&finished);
+    assert_eq!(wrong["user"], "1");
+    assert_eq!(wrong["what"]["wrong"], "target-changed");
+    let row = &wrong["what"]["about"]["rows"][0];
+    assert_eq!(row["key"], serde_json::json!(["11"]));
+    assert_eq!(row["how"]["columns"], serde_json::json!(["note"]));
+    assert!(
+        !finished.said.contains("nota"),
+        "a value is told: {}",
+        finished.said
+    );
+}
+
+#[tokio::test]
+async fn a_missing_and_an_extra_row_at_the_target_are_named() {
+    let (world, _) = moved().await;
+    world.eu.tamper("DELETE FROM items WHERE id = 311").await;
+    world
+        .eu
+        .tamper("INSERT INTO parts VALUES (41, 9, 'more')")
+        .await;
+    let finished = world.verify().await.expect(10);
+    let wrong = finished.json["result"]["wrong"].as_array().unwrap();
+    let how = |place: usize| &wrong[place]["what"]["about"]["rows"][0]["how"]["difference"];
+    assert_eq!(
+        (&wrong[0]["user"], how(0)),
+        (&"3".into(), &"missing-at-target".into())
+    );
+    assert_eq!(
+        (&wrong[1]["user"], how(1)),
+        (&"4".into(), &"extra-at-target".into())
+    );
+}
+
+#[tokio::test]
+async fn a_frozen_row_that_changed_at_the_source_is_named() {
+    let (world, _) = moved().await;
+    world
+        .us
+        .tamper("UPDATE labels SET price = price + 0.01 WHERE id = 5")
+        .await;
+    let finished = world.verify().await.expect(10);
+    says(&finished, true, false);
+    let wrong = only_wrong(&finished);
+    assert_eq!(wrong["user"], "5");
+    assert_eq!(wrong["what"]["wrong"], "source-changed");
+    let columns = &wrong["what"]["about"]["rows"][0]["how"]["columns"];
+    assert_eq!(*columns, serde_json::json!(["doubled", "price"]));
+}
+
+#[tokio::test]
+async fn the_same_change_on_both_sides_is_found_too() {
+    let (world, _) = moved().await;
+    for database in [&world.us, &world.eu] {
+        database
+            .tamper("UPDATE orders SET note = 'both' WHERE id = 11")
+            .await;
+    }
+    let finished = world.verify().await.expect(10);
+    assert_eq!(only_wrong(&finished)["what"]["wrong"], "source-changed");
+}
+
+#[tokio::test]
+async fn who_has_written_since_is_touched_and_never_verified() {
+    let (world, _) = moved().await;
+    let shopper = world.eu.shopper().await;
+    shopper
+        .must("UPDATE orders SET note = 'mine' WHERE id = 11")
+        .await;
+    shopper
+        .must("INSERT INTO orders VALUES (19, 1, 9, 'new')")
+        .await;
+    let finished = world.verify().await.expect(0);
+    says(&finished, true, true);
+    let result = &finished.json["result"];
+    assert_eq!(result["verified"], 8);
+    assert_eq!(
+        result["touched"],
+        serde_json::json!([{ "user": "1", "rows": 2 }])
+    );
+}
+
+#[tokio::test]
+async fn rows_that_went_in_a_cascade_are_touched() {
+    let (world, _) = moved().await;
+    let shopper = world.eu.shopper().await;
+    shopper.must("DELETE FROM orders WHERE id = 11").await;
+    let finished = world.verify().await.expect(0);
+    // The order, two items, one part.
+    let touched = &finished.json["result"]["touched"];
+    assert_eq!(*touched, serde_json::json!([{ "user": "1", "rows": 4 }]));
+}
+
+#[tokio::test]
+async fn a_change_is_found_beside_those_of_an_honest_writer() {
+    let (world, _) = moved().await;
+    let shopper = world.eu.shopper().await;
+    shopper
+        .must("UPDATE orders SET note = 'mine' WHERE id = 11")
+        .await;
+    world
+        .eu
+        .tamper("UPDATE orders SET note = 'not mine' WHERE id = 12")
+        .await;
+    world.eu.tamper("DELETE FROM items WHERE id = 121").await;
+    let finished = world.verify().await.expect(10);
+    let wrong = only_wrong(&finished);
+    assert_eq!(wrong["what"]["wrong"], "target-changed");
+    assert_eq!(wrong["what"]["about"]["count"], 2);
+}
+
+#[tokio::test]
+async fn only_those_who_failed_are_looked_at_again() {
+    let (world, _) = moved().await;
+    world
+        .eu
+        .tamper("UPDATE orders SET note = 'x' WHERE id = 11")
+        .await;
+    let failed = world.verify().await.expect(10);
+    let report = world.directory().join("verify.json");
+    std::fs::write(&report, &failed.said).unwrap();
+    let only = ["verify", "--only", report.to_str().unwrap()];
+    let again = world.tool(&only).finish().await.expect(10);
+    assert_eq!(again.json["result"]["users"], 1);
+    world
+        .eu
+        .tamper("UPDATE orders SET note = 'note' WHERE id = 11")
+        .await;
+    let good = world.tool(&only).finish().await.expect(0);
+    assert_eq!(good.json["result"]["verified"], 1);
+    std::fs::write(&report, "{}").unwrap();
+    world.tool(&only).finish().await.expect(2);
+}
+
+#[tokio::test]
+async fn a_user_who_left_and_did_not_arrive_is_incomplete() {
+    let (world, _) = moved().await;
+    let admin = world.eu.admin().await;
+    admin
+        .must("DELETE FROM regionwise.route WHERE usr = '7'")
+        .await;
+    let finished = world.verify().await.expect(10);
+    says(&finished, false, true);
+    assert_eq!(finished.json["reason"], "incomplete");
+    assert_eq!(only_wrong(&finished)["what"]["wrong"], "not-at-home");
+}
+
+#[tokio::test]
+async fn a_user_at_home_in_both_clusters_is_named() {
+    let (world, _) = moved().await;
+    let admin = world.us.admin().await;
+    admin
+        .must("UPDATE regionwise.route SET state = 'active' WHERE usr = '7'")
+        .await;
+    let finished = world.verify().await.expect(10);
+    says(&finished, false, true);
+    assert_eq!(
+        finished.json["result"]["two_homes"],
+        serde_json::json!(["7"])
+    );
+}
+
+#[tokio::test]
+async fn rows_that_the_way_down_does_not_find_are_counted() {
+    let (world, _) = moved().await;
+    for database in [&world.us, &world.eu] {
+        database.tamper("DELETE FROM users WHERE id = 1").await;
+    }
+    let finished = world.verify().await.expect(10);
+    says(&finished, false, false);
+    let selections = finished.json["result"]["selections"]
+        .as_array()
+        .unwrap()
+        .iter();
+    let differ = selections
+        .filter(|one| one["climbed"] != one["found"])
+        .count();
+    assert_eq!(differ, 6, "{}", finished.said);
+}
+
+#[tokio::test]
+async fn rows_that_nobody_owns_are_reported() {
+    let (world, _) = moved().await;
+    let row =
+        "INSERT INTO users (id, email, billing_country) VALUES (99, 'left@example.com', 'DE')";
+    world.eu.tamper(row).await;
+    let finished = world.verify().await.expect(0);
+    let strangers = &finished.json["result"]["strangers"];
+    assert_eq!(strangers.as_array().unwrap().len(), 1, "{}", finished.said);
+    assert_eq!(strangers[0]["state"], "none");
+    assert_eq!(strangers[0]["cluster"], "eu");
+}
+
+#[tokio::test]
+async fn what_cannot_be_read_is_not_proven() {
+    let (world, _) = moved().await;
+    let mut call = world.tool(&["verify"]);
+    let nobody = "postgres://auditor@127.0.0.1:1/nothing";
+    call.command.env("EU_VERIFY_DSN", nobody);
+    call.finish().await.expect(20);
+    // Another schema than the one that the fence knows.
+    world
+        .eu
+        .admin()
+        .await
+        .must("ALTER TABLE labels ADD more int")
+        .await;
+    world
+        .us
+        .admin()
+        .await
+        .must("ALTER TABLE labels ADD more int")
+        .await;
+    let finished = world.verify().await.expect(10);
+    says(&finished, false, false);
+}
