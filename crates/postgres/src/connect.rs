@@ -292,6 +292,8 @@ fn settings(answer_within: Duration) -> Vec<(&'static str, String)> {
     vec![
         ("search_path", "pg_catalog".to_owned()),
         ("row_security", "off".to_owned()),
+        // Reading the catalogs takes a few milliseconds, compiling the query some eighty.
+        ("jit", "off".to_owned()),
         ("statement_timeout", millis.to_string()),
         ("lock_timeout", millis.to_string()),
         (
