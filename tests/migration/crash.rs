@@ -437,9 +437,8 @@ async fn strike_paused(world: &World, fault: Fault, runner: Running) {
 
 /// One test for each point, of the same name.
 macro_rules! points {
-    ($($(#[$ignored:meta])? $name:ident: $point:ident,)*) => {
+    ($($name:ident: $point:ident,)*) => {
         $(#[tokio::test]
-        $(#[$ignored])?
         async fn $name() {
             matrix(Point::$point).await;
         })*
@@ -455,27 +454,18 @@ macro_rules! points {
 }
 
 points! {
-    #[ignore = "torture: a minute each"]
     prepared: Prepared,
     claimed: Claimed,
-    #[ignore = "torture: a minute each"]
     staged: Staged,
     copying: Copying,
     copied: Copied,
-    #[ignore = "torture: a minute each"]
     shipped: Shipped,
-    #[ignore = "torture: a minute each"]
     releasing: Releasing,
-    #[ignore = "torture: a minute each"]
     released: Released,
     activated: Activated,
-    #[ignore = "torture: a minute each"]
     mending: Mending,
     mended: Mended,
-    #[ignore = "torture: a minute each"]
     recorded: Recorded,
-    #[ignore = "torture: a minute each"]
     purging: Purging,
-    #[ignore = "torture: a minute each"]
     purged: Purged,
 }
