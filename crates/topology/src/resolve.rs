@@ -15,7 +15,8 @@ use crate::model::{
     Residency, Roles, RolloutRule, Sides, Ssh, TableRule, Topology,
 };
 use crate::problem::{Finding, Key};
-use crate::rules::{self, Limits};
+use crate::rules::values::{self, Limits};
+use crate::rules::{self, migration};
 
 pub(crate) fn resolve(file: &File) -> Result<Topology, Vec<Finding>> {
     let mut found = Found::default();
@@ -42,7 +43,7 @@ impl Found {
 
 fn topology(file: &File, found: &mut Found) -> Option<Topology> {
     let root = Key::default();
-    found.all(rules::not_a_name(
+    found.all(values::not_a_name(
         &root.name("product").name("name"),
         &file.product.name,
     ));
@@ -77,12 +78,12 @@ fn topology(file: &File, found: &mut Found) -> Option<Topology> {
 
 fn ssh(file: &File, found: &mut Found) -> Option<Ssh> {
     let (key, ssh) = (Key::default().name("ssh"), &file.ssh);
-    found.all(rules::not_an_account(&key.name("user"), &ssh.user));
-    found.all(rules::not_a_path(
+    found.all(values::not_an_account(&key.name("user"), &ssh.user));
+    found.all(values::not_a_path(
         &key.name("known_hosts"),
         &ssh.known_hosts,
     ));
-    let identity = found.read(rules::secret(&key.name("identity"), &ssh.identity));
+    let identity = found.read(values::secret(&key.name("identity"), &ssh.identity));
     Some(Ssh {
         user: ssh.user.0.clone(),
         known_hosts: ssh.known_hosts.0.clone(),
@@ -113,14 +114,14 @@ fn region(
     all_hosts: &mut Vec<(Key, Host)>,
     found: &mut Found,
 ) -> Option<Region> {
-    found.all(rules::key_not_a_name(key, name));
-    found.all(rules::not_a_location(
+    found.all(values::key_not_a_name(key, name));
+    found.all(values::not_a_location(
         &key.name("location"),
         &region.location,
     ));
     found.all(rules::cluster_unknown(key, region, file));
     found.all(rules::region_outside_residency(key, region, file));
-    let url = found.read(rules::origin(&key.name("url"), &region.url));
+    let url = found.read(values::origin(&key.name("url"), &region.url));
     let hosts: Vec<Option<Host>> = region
         .hosts
         .iter()
@@ -148,8 +149,8 @@ fn host(
     region: Option<&Url>,
     found: &mut Found,
 ) -> Option<Host> {
-    found.all(rules::key_not_a_name(key, name));
-    let address = found.read(rules::address(&key.name("address"), &host.address));
+    found.all(values::key_not_a_name(key, name));
+    let address = found.read(values::address(&key.name("address"), &host.address));
     let region = region?;
     let region_tls = region.scheme() == "https";
     let tls = host.tls.unwrap_or(region_tls);
@@ -189,7 +190,7 @@ fn cluster(
     file: &File,
     found: &mut Found,
 ) -> Option<Cluster> {
-    found.all(rules::key_not_a_name(key, name));
+    found.all(values::key_not_a_name(key, name));
     found.all(rules::residency_unknown(key, cluster, file));
     found.all(rules::nodes_outside_residency(key, cluster, file));
     found.all(rules::sync_exceeds_standbys(key, cluster));
@@ -213,9 +214,12 @@ fn cluster(
 }
 
 fn node(key: &Key, node: &NodeFile, found: &mut Found) -> Option<Node> {
-    found.all(rules::not_a_name(&key.name("name"), &node.name));
-    found.all(rules::not_a_location(&key.name("location"), &node.location));
-    let dsn = found.read(rules::secret(&key.name("dsn"), &node.dsn));
+    found.all(values::not_a_name(&key.name("name"), &node.name));
+    found.all(values::not_a_location(
+        &key.name("location"),
+        &node.location,
+    ));
+    let dsn = found.read(values::secret(&key.name("dsn"), &node.dsn));
     Some(Node {
         name: node.name.0.clone(),
         location: node.location.0.clone(),
@@ -239,15 +243,15 @@ fn residencies(file: &File, found: &mut Found) -> BTreeMap<String, Residency> {
 }
 
 fn residency(key: &Key, name: &Name, residency: &ResidencyFile, found: &mut Found) -> Residency {
-    found.all(rules::key_not_a_name(key, name));
+    found.all(values::key_not_a_name(key, name));
     for (at, country) in residency.countries.iter().enumerate() {
-        found.all(rules::not_a_country(
+        found.all(values::not_a_country(
             &key.name("countries").index(at),
             country,
         ));
     }
     for (at, location) in residency.locations.iter().enumerate() {
-        found.all(rules::not_a_location(
+        found.all(values::not_a_location(
             &key.name("locations").index(at),
             location,
         ));
@@ -290,7 +294,7 @@ fn lag(lag: &LagFile, found: &mut Found) -> Option<LagRule> {
 
 fn health(health: &HealthFile, found: &mut Found) -> Option<HealthRule> {
     let key = Key::default().name("gates").name("health");
-    found.all(rules::not_a_url_path(
+    found.all(values::not_a_url_path(
         &key.name("basic_path"),
         &health.basic_path,
     ));
@@ -350,7 +354,7 @@ fn duration(
     limits: Limits,
     found: &mut Found,
 ) -> Option<Duration> {
-    found.read(rules::duration(&key.name(name), text, limits))
+    found.read(values::duration(&key.name(name), text, limits))
 }
 
 /// The waves of the file, else one region at a time: fewest users first, equal shares by name.
@@ -392,15 +396,19 @@ fn budget(budget: &BudgetFile) -> Budget {
 fn migration(section: &MigrationFile, file: &File, found: &mut Found) -> Option<Migration> {
     let key = Key::default().name("migration");
     for (name, cluster) in [("from", &section.from), ("to", &section.to)] {
-        found.all(rules::migration_cluster_unknown(
+        found.all(migration::migration_cluster_unknown(
             &key.name(name),
             cluster,
             file,
         ));
     }
-    found.all(rules::migration_to_itself(&key, section));
-    found.all(rules::not_a_table(&key.name("root"), &section.root));
-    let users = found.read(rules::migrating_users(&key.name("users"), section, file));
+    found.all(migration::migration_to_itself(&key, section));
+    found.all(values::not_a_table(&key.name("root"), &section.root));
+    let users = found.read(migration::migrating_users(
+        &key.name("users"),
+        section,
+        file,
+    ));
     let route_cache_ttl = duration(
         &key,
         "route_cache_ttl",
@@ -414,12 +422,12 @@ fn migration(section: &MigrationFile, file: &File, found: &mut Found) -> Option<
         .iter()
         .map(|(name, table)| {
             let key = key.name("tables").name(&name.0);
-            found.all(rules::key_not_a_table(&key, name));
-            found.all(rules::rule_for_the_root(&key, name, section));
+            found.all(values::key_not_a_table(&key, name));
+            found.all(migration::rule_for_the_root(&key, name, section));
             (short(name), table_rule(&key, table, found))
         })
         .collect();
-    found.all(rules::table_twice(&key.name("tables"), section));
+    found.all(migration::table_twice(&key.name("tables"), section));
     Some(Migration {
         from: section.from.0.clone(),
         to: section.to.0.clone(),
@@ -464,13 +472,13 @@ fn roles(
 }
 
 fn sides(key: &Key, sides: &SidesFile, found: &mut Found) -> Option<Sides> {
-    let from = found.read(rules::secret(&key.name("from"), &sides.from));
-    let to = found.read(rules::secret(&key.name("to"), &sides.to));
+    let from = found.read(values::secret(&key.name("from"), &sides.from));
+    let to = found.read(values::secret(&key.name("to"), &sides.to));
     let sides = Sides {
         from: from?,
         to: to?,
     };
-    found.all(rules::sides_with_one_dsn(key, &sides));
+    found.all(migration::sides_with_one_dsn(key, &sides));
     Some(sides)
 }
 
@@ -478,7 +486,7 @@ fn sides(key: &Key, sides: &SidesFile, found: &mut Found) -> Option<Sides> {
 fn primaries(section: &MigrationFile, file: &File) -> Option<Sides> {
     let dsn = |cluster: &Name| {
         let primary = &file.clusters.get(cluster)?.primary;
-        rules::secret(&Key::default(), &primary.dsn).ok()
+        values::secret(&Key::default(), &primary.dsn).ok()
     };
     Some(Sides {
         from: dsn(&section.from)?,
@@ -487,28 +495,31 @@ fn primaries(section: &MigrationFile, file: &File) -> Option<Sides> {
 }
 
 fn table_rule(key: &Key, table: &TableFile, found: &mut Found) -> TableRule {
-    found.all(rules::table_rule_says_nothing(key, table));
-    found.all(rules::table_rules_contradict(key, table));
-    found.all(rules::not_identifiers(
+    found.all(migration::table_rule_says_nothing(key, table));
+    found.all(migration::table_rules_contradict(key, table));
+    found.all(values::not_identifiers(
         &key.name("owner_by"),
         &table.owner_by,
     ));
     let owner = table.owner.as_ref().map(|owner| {
         let key = key.name("owner");
-        found.all(rules::not_identifiers(&key.name("columns"), &owner.columns));
-        found.all(rules::not_a_table(
+        found.all(values::not_identifiers(
+            &key.name("columns"),
+            &owner.columns,
+        ));
+        found.all(values::not_a_table(
             &key.name("references"),
             &owner.references,
         ));
-        found.all(rules::not_identifiers(
+        found.all(values::not_identifiers(
             &key.name("referenced"),
             &owner.referenced,
         ));
-        found.all(rules::owner_columns_do_not_pair(&key, owner));
+        found.all(migration::owner_columns_do_not_pair(&key, owner));
         owner_rule(owner)
     });
     for column in table.columns.keys() {
-        found.all(rules::key_not_an_identifier(
+        found.all(values::key_not_an_identifier(
             &key.name("columns").name(&column.0),
             column,
         ));
