@@ -106,6 +106,9 @@ async fn run(args: Args, context: &Context) -> Result<Report, Failure> {
     match &args.verb {
         None => deploy::run(&args.common, &args.deploy, context).await,
         Some(Verb::Close(close)) => close::run(&args.common, close, context).await,
-        Some(Verb::Status(status)) => status::run(&args.common, status, context).await,
+        Some(Verb::Status(status)) => {
+            let looking = status::run(&args.common, status, context);
+            context.signals.end(looking).await
+        }
     }
 }

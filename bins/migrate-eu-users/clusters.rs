@@ -51,7 +51,7 @@ impl Account {
 pub(crate) fn migration(topology: &Topology) -> Result<&Migration, Failure> {
     topology.migration.as_ref().ok_or_else(|| {
         Failure::invalid("regions.toml has no section `[migration]`")
-            .with_hint("docs/migrate-eu-users.md shows one: from, to, root, users, route_cache_ttl")
+            .with_hint("docs/migrate-eu-users.md shows one, with its five keys")
     })
 }
 
@@ -83,18 +83,32 @@ pub(crate) fn ends(
 
 /// A plain session, for reading a catalog or running a script.
 pub(crate) async fn session(end: &End) -> Result<Session, Failure> {
+    let opened = connect(end).await;
+    opened.map_err(|error| before(error, || format!("cannot reach cluster `{}`", end.cluster)))
+}
+
+pub(crate) async fn connect(end: &End) -> Result<Session, Error> {
     let options = Options {
         application_name: "migrate-eu-users".to_owned(),
         connect_within: end.connect_within,
         answer_within: ANSWER_WITHIN,
         allow_plaintext: end.allow_plaintext,
     };
-    let opened = Session::open(&end.dsn, &options).await;
-    opened.map_err(|error| before(error, || format!("cannot reach cluster `{}`", end.cluster)))
+    Session::open(&end.dsn, &options).await
 }
 
 /// A database error of which we know that nothing was changed yet.
 pub(crate) fn before(error: Error, doing: impl FnOnce() -> String) -> Failure {
+    failed(error, Verdict::Unreachable, doing)
+}
+
+/// A database error after something was changed, or may have been.
+pub(crate) fn midway(error: Error, doing: impl FnOnce() -> String) -> Failure {
+    failed(error, Verdict::Unknown, doing)
+}
+
+/// `lost` is what a cluster means that does not answer.
+fn failed(error: Error, lost: Verdict, doing: impl FnOnce() -> String) -> Failure {
     let verdict = match error.kind {
         Kind::Permission | Kind::Missing | Kind::ReadOnly | Kind::Auth => Verdict::Refused,
         Kind::Dns
@@ -108,7 +122,7 @@ pub(crate) fn before(error: Error, doing: impl FnOnce() -> String) -> Failure {
         | Kind::Conflict
         | Kind::Protocol
         | Kind::Server
-        | Kind::Unexpected => Verdict::Unreachable,
+        | Kind::Unexpected => lost,
     };
     let failed: Result<(), Error> = Err(error);
     match failed.because(verdict, doing) {

@@ -2,6 +2,7 @@
 
 use regionwise_cli::{Common, Context, Failure, Report};
 use regionwise_mover::{End, Ends};
+use regionwise_postgres::Kind;
 use regionwise_relocation::closure::{Closure, Discovered};
 use regionwise_relocation::sql::install::{self, Terms};
 use regionwise_relocation::sql::name;
@@ -9,7 +10,7 @@ use regionwise_relocation::sql::purge;
 use regionwise_rollout::Verdict;
 use serde_json::json;
 
-use crate::clusters::{self, Access, Account, before};
+use crate::clusters::{self, Access, Account, before, midway};
 use crate::plan::{self, Counted};
 
 /// Of the advisory locks, where nothing else was chosen: "regi" in ASCII.
@@ -79,23 +80,37 @@ pub(crate) async fn run(
     if !args.adopt && !args.no_adopt && !args.remove && are_there(&ends.target, closure).await? {
         return Ok(undecided(&ends.target));
     }
-    for (end, script) in &scripts {
-        let mut session = clusters::session(end).await?;
-        session.write("", script, "").await.map_err(|error| {
-            let doing = if args.remove {
-                "remove the fence from"
-            } else {
-                "install the fence in"
-            };
-            before(error, || {
-                format!("cannot {doing} cluster `{}`", end.cluster)
-            })
-        })?;
+    for (number, (end, script)) in scripts.iter().enumerate() {
+        apply(end, script, args, number > 0).await?;
         context
             .progress
             .say(format!("Cluster `{}` is done.", end.cluster));
     }
     Ok(done(args, &ends, closure))
+}
+
+/// One transaction in one cluster, after `other_is_done`.
+async fn apply(end: &End, script: &str, args: &Args, other_is_done: bool) -> Result<(), Failure> {
+    let doing = if args.remove {
+        "remove the fence from"
+    } else {
+        "install the fence in"
+    };
+    let what = || format!("cannot {doing} cluster `{}`", end.cluster);
+    let written = async {
+        let mut session = clusters::connect(end).await?;
+        session.write("", script, "").await.map(|_| ())
+    };
+    written.await.map_err(|error| {
+        // An answer of the server says that the transaction is undone; silence does not.
+        let heard = matches!(error.kind, Kind::Server | Kind::Dns | Kind::Refused | Kind::Tls);
+        if heard && !other_is_done {
+            return before(error, what);
+        }
+        midway(error, what).with_hint(
+            "the clusters are done one after the other, each whole or not at all: mend the cause, then the same command again",
+        )
+    })
 }
 
 /// Whether the target has users and no fence yet: it cannot be seen whether they live there.

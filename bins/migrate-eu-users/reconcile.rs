@@ -2,10 +2,11 @@
 
 use regionwise_cli::{Common, Context, Failure, Finding, Level, Report};
 use regionwise_mover::{Reconciled, reconcile_routes};
+use regionwise_postgres::Kind;
 use regionwise_rollout::Verdict;
 use serde_json::json;
 
-use crate::clusters::{self, Access, Account};
+use crate::clusters::{self, Access, Account, before};
 use crate::report::lost;
 
 /// So many users are named in the report for people; the one for programs has all.
@@ -43,7 +44,13 @@ pub(crate) async fn run(
     let work = context.progress.work("routes compared", 0);
     let reconciled = reconcile_routes(promoted, other, |done| work.set(done, "")).await;
     drop(work);
-    let reconciled = reconciled.map_err(lost)?;
+    let reconciled = reconciled.map_err(|error| match error.kind {
+        // Only when it connects, and it does so before it writes.
+        Kind::Dns | Kind::Refused | Kind::Tls => {
+            before(error, || "cannot compare the clusters".to_owned())
+        }
+        _ => lost(error),
+    })?;
     Ok(report(&reconciled, &promoted.cluster, &other.cluster))
 }
 

@@ -2,13 +2,13 @@
 
 use regionwise_cli::{Because as _, Failure, Finding, Level, Report, Table};
 use regionwise_mover::{Ended, Ends, How, Pause, journal};
-use regionwise_postgres::{Error, Kind};
+use regionwise_postgres::Error;
 use regionwise_relocation::closure::plan::Plan;
 use regionwise_rollout::Verdict;
 use regionwise_topology::Migration;
 use serde_json::json;
 
-use crate::clusters::{before, session};
+use crate::clusters::{before, midway, session};
 use crate::counts::{Counts, millis, per_second};
 use crate::run::{Way, chosen};
 
@@ -308,24 +308,7 @@ pub(crate) async fn dry_run(
 
 /// A cluster that could not be reached any more, or said what nobody expected. What moved by then stays moved.
 pub(crate) fn lost(error: Error) -> Failure {
-    let verdict = match error.kind {
-        Kind::Permission | Kind::Missing | Kind::ReadOnly | Kind::Auth => Verdict::Refused,
-        Kind::Dns | Kind::Refused | Kind::Tls => Verdict::Unreachable,
-        Kind::Timeout
-        | Kind::Lost
-        | Kind::StartingUp
-        | Kind::ShuttingDown
-        | Kind::TooManyConnections
-        | Kind::Conflict
-        | Kind::Protocol
-        | Kind::Server
-        | Kind::Unexpected => Verdict::Unknown,
-    };
-    let failed: Result<(), Error> = Err(error);
-    match failed.because(verdict, || "cannot go on with the run".to_owned()) {
-        Err(failure) => failure.with_hint(
-            "the same command again goes on, from any machine; migrate-eu-users status shows how far it is",
-        ),
-        Ok(()) => Failure::new(verdict, "lost"),
-    }
+    midway(error, || "cannot go on with the run".to_owned()).with_hint(
+        "the same command again goes on, from any machine; migrate-eu-users status shows how far it is",
+    )
 }

@@ -3,7 +3,7 @@
 use serde_json::Value;
 
 use crate::verify::moved;
-use crate::world::{Finished, World};
+use crate::world::{Finished, World, eventually};
 
 impl World {
     async fn status(&self) -> Finished {
@@ -152,4 +152,26 @@ async fn rows_that_a_finished_run_left_staged_are_named() {
         "{}",
         finished.said
     );
+}
+
+#[tokio::test]
+async fn a_signal_ends_a_verb_that_only_reads_while_it_waits() {
+    let world = World::ready().await;
+    let (admin, looker) = (world.us.admin().await, world.us.admin().await);
+    admin.must("BEGIN").await;
+    admin.must("LOCK TABLE users").await;
+    let planning = world.tool(&["plan"]).start();
+    eventually("the plan waits for the rows", async || {
+        let waits = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' \
+                     AND application_name = 'migrate-eu-users' AND datname = current_database()";
+        match looker.number(waits).await {
+            0 => Err("nobody waits".to_owned()),
+            _ => Ok(()),
+        }
+    })
+    .await;
+    planning.signal("TERM");
+    let finished = planning.finish().await.expect(143);
+    assert_eq!(finished.json["verdict"], "cancelled", "{}", finished.json);
+    admin.must("ROLLBACK").await;
 }

@@ -581,7 +581,7 @@ async fn the_server_says_who_it_is_and_what_is_prepared_in_this_database() {
         (server.database.as_str(), server.role.as_str()),
         (database.name.as_str(), "postgres")
     );
-    assert!(server.system_identifier > 1 << 32 && server.version >= 130_000);
+    assert!(server.system_identifier > 1 << 32 && server.version >= 150_000);
     assert_eq!(server.lock_slots, 64 * (200 + 10));
     assert_eq!((server.synchronous.as_str(), server.standbys), ("gone", 0));
     assert!(server.changed_collations.is_empty());

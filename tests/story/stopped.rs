@@ -178,6 +178,8 @@ fn a_region_that_still_serves_the_release_after_its_rollback_is_not_called_back(
     let done = script(&world, &v1, "again", &[("smoke-test", "exit 11")]);
     done.ends(14);
     assert!(done.stderr.contains("still serves v1"), "{}", done.stderr);
+    let look = "  look:    deploy-region status --region ap-singapore\n";
+    assert!(done.stderr.contains(look), "{}", done.stderr);
     assert!(!done.stderr.contains("is back"), "{}", done.stderr);
     asia_serves(&world, "v1", true);
 }

@@ -6,6 +6,8 @@ use regionwise_rollout::Verdict;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 
+use crate::report::Report;
+
 /// Whether somebody asked this run to stop.
 #[derive(Clone)]
 pub struct Signals {
@@ -34,6 +36,20 @@ impl Signals {
     /// The verdict of a clean stop, once a signal came.
     pub fn now(&self) -> Option<Verdict> {
         *self.received.borrow()
+    }
+
+    /// Runs what only reads, and so may be dropped at any moment, to its end or to the first signal.
+    ///
+    /// # Errors
+    /// Those of `reading`.
+    pub async fn end<E>(
+        &self,
+        reading: impl Future<Output = Result<Report, E>>,
+    ) -> Result<Report, E> {
+        tokio::select! {
+            done = reading => done,
+            verdict = self.received() => Ok(Report::new(verdict, "Stopped by a signal; nothing was changed.")),
+        }
     }
 
     /// For code that waits for a signal among other things.

@@ -58,7 +58,7 @@ where
 
 fn footer() -> String {
     format!(
-        "Every flag has an environment variable; the order is flag, environment, default.\n\
+        "Almost every flag has an environment variable; the order is flag, environment, default.\n\
          Exit codes: README.md. `--completions {}` and `--man` print what they say.",
         documents::shells().join("|")
     )

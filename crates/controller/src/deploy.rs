@@ -1,4 +1,4 @@
-//! One release to one region: prepare all, commit all, verify, confirm (facts: rollout, section 5).
+//! One release to one region: prepare all, commit all, verify, confirm.
 //!
 //! Nothing is switched when one host cannot prepare; all go back when one cannot commit, when the region does not
 //! look well through its proxies, or when a signal comes before the confirm.

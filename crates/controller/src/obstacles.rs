@@ -26,7 +26,7 @@ pub struct Obstacle {
     pub hint: Option<String>,
 }
 
-/// A clock that is further off makes histories and certificates unreadable (facts: rollout, section 5).
+/// A clock that is further off makes histories and certificates unreadable.
 const CLOCK_SKEW: Duration = Duration::from_secs(2);
 
 /// Everything in the way on one host.

@@ -16,7 +16,7 @@ use crate::layout::Layout;
 use crate::settings::Settings;
 use crate::traffic;
 
-/// A hung admin socket must not hang a verb (rollout facts, scenario 31).
+/// A hung admin socket must not hang a verb.
 const ADMIN_TIMEOUT: Duration = Duration::from_secs(2);
 /// `show stat` of three backends has a few KB; more is not HAProxy.
 const ADMIN_LIMIT: u64 = 1024 * 1024;

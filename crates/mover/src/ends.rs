@@ -14,7 +14,7 @@ const VERIFY_ROLE: &str = "regionwise_verify";
 const LOCK_WAIT: Duration = Duration::from_millis(200);
 
 /// A silent peer loses its session, and with it every lock, after this time; nothing else frees a session whose mover
-/// stopped while it read a large result (facts: 194 s and more without it).
+/// stopped while it read a large result, for 194 s and more.
 const SILENT_PEER: Duration = Duration::from_secs(3);
 
 /// A row that the target excludes would stand in its log with the values of the key, and a statement with the users it

@@ -17,5 +17,5 @@ pub const VERSION: u32 = 1;
 /// The oldest version that is still understood.
 pub const OLDEST: u32 = 1;
 
-/// A line longer than this is not one of ours (rollout facts, scenario 9).
+/// A line longer than this is not one of ours.
 pub const LINE_LIMIT: usize = 1024 * 1024;

@@ -12,7 +12,7 @@ pub struct Identity {
 
 impl Identity {
     /// Writes the key with the line ends that ssh needs: a CI secret often lost its last one or has CRLF, and ssh then
-    /// says `error in libcrypto` (rollout facts, section 11).
+    /// says `error in libcrypto`.
     ///
     /// # Errors
     /// When the text is not a private key at all, or the temporary file cannot be written.

@@ -1,6 +1,6 @@
 //! One ssh connection to one `region-host`, kept for the whole operation.
 //!
-//! The system's `ssh` with pinned host keys and nothing from anybody's configuration (facts: rollout, section 11).
+//! The system's `ssh` with pinned host keys and nothing from anybody's configuration.
 
 mod failure;
 

@@ -1,4 +1,4 @@
-//! What a host went through, and where a rollback leads (facts: rollout, section 9).
+//! What a host went through, and where a rollback leads.
 
 use serde::{Deserialize, Serialize};
 

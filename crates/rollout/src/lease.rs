@@ -1,4 +1,4 @@
-//! Who may change a host: a lease with an owner, an expiry and a fence (facts: rollout, section 6).
+//! Who may change a host: a lease with an owner, an expiry and a fence.
 
 use std::fmt;
 

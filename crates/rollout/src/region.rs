@@ -1,4 +1,4 @@
-//! From the answers of a region's hosts to what happens to the whole region (facts: rollout, sections 5, 9 and 10).
+//! From the answers of a region's hosts to what happens to the whole region.
 //!
 //! A region is switched as one: nothing is switched when one host cannot prepare, all go back when one cannot commit.
 

@@ -1,5 +1,4 @@
-//! A switch on one host as a write-ahead record, and how a crash in the middle of it is settled
-//! (facts: rollout, section 4).
+//! A switch on one host as a write-ahead record, and how a crash in the middle of it is settled.
 
 use serde::{Deserialize, Serialize};
 

@@ -87,7 +87,7 @@ pub(crate) struct File {
     /// How a release moves.
     #[serde(default)]
     pub(crate) rollout: RolloutFile,
-    /// The most that the servers may cost in a month. Left out, nothing is checked against a budget.
+    /// The most that the servers may cost in a month. Checked for form only: no binary acts on it yet.
     pub(crate) budget: Option<BudgetFile>,
     /// Which users' rows `migrate-eu-users` moves, and where to.
     pub(crate) migration: Option<MigrationFile>,
@@ -193,7 +193,7 @@ pub(crate) struct ResidencyFile {
     /// The only locations that may hold a copy.
     #[schemars(length(min = 1))]
     pub(crate) locations: Vec<Location>,
-    /// What these users get when all the locations are out.
+    /// What these users get when all the locations are out. Checked for form only: no binary acts on it yet.
     #[serde(default = "default_outage")]
     pub(crate) outage: Outage,
 }

@@ -128,7 +128,7 @@ pub enum Outage {
     IntraOnly,
 }
 
-/// The gate "replication lag over `threshold` for longer than `sustained`" (facts: replication, section 2).
+/// The gate "replication lag over `threshold` for longer than `sustained`".
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct LagRule {
     pub threshold: Duration,
@@ -141,7 +141,7 @@ pub struct LagRule {
     pub timeout: Duration,
 }
 
-/// The rules of `smoke-test` (facts: rollout, sections 7 and 8).
+/// The rules of `smoke-test`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct HealthRule {
     /// The endpoint that says whether a process can serve.

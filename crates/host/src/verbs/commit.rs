@@ -1,4 +1,4 @@
-//! `commit`, `confirm`, `revert`, `close`: the crash-safe switch (facts: rollout, section 4).
+//! `commit`, `confirm`, `revert`, `close`: the crash-safe switch.
 //!
 //! Order of a switch: write-ahead record; dead-man armed; maps exchanged and synced; running proxy told and read back;
 //! a request through the proxy answered by the new release; record advanced.

@@ -329,8 +329,8 @@ impl fmt::Display for Refusal {
     }
 }
 
-/// Triggers of partitioned tables for each row, generated columns, `pg_trigger.tgparentid`.
-pub const OLDEST_VERSION: u32 = 130_000;
+/// Rights on single parameters, without which only a superuser could move users.
+pub const OLDEST_VERSION: u32 = 150_000;
 
 /// The name of the fence's row trigger: Postgres fires triggers of one kind in the order of their names.
 pub const FENCE: &str = "~regionwise";
