@@ -69,18 +69,14 @@ impl Seen {
 async fn between(seen: &mut [Seen; 2]) -> Option<BetweenHomes> {
     let mut found = BetweenHomes::default();
     for (from, to) in [(0, 1), (1, 0)] {
-        let (session, books) = (seen[from].session.as_ref()?, seen[to].books.as_ref()?);
-        match status::between_homes(session, &books.staging).await {
+        let (source, target) = (seen[from].session.as_ref()?, seen[to].session.as_ref()?);
+        match status::between_homes(source, target).await {
             Ok(between) => {
                 found.users += between.users;
                 found.seconds = found.seconds.max(between.seconds);
             }
             Err(error) => {
-                let text = format!(
-                    "cannot read the journal of cluster `{}`: {error}",
-                    seen[from].cluster
-                );
-                seen[from].trouble = Some(text);
+                seen[from].trouble = Some(format!("cannot see who is between two homes: {error}"));
                 return None;
             }
         }

@@ -17,6 +17,7 @@ mod dice;
 mod install;
 mod ledger;
 mod link;
+mod older;
 mod purge;
 mod reads;
 mod reconcile;

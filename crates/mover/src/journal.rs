@@ -88,6 +88,42 @@ pub async fn latest(source: &Direct, plan: &str) -> Result<Option<Run>, Error> {
         .transpose()
 }
 
+/// What stands in the note of a run that nobody will finish, because another plan came after it.
+pub(crate) const GIVEN_UP: &str = "given up for another plan";
+
+/// Takes every claim of a run away, and nobody claims a batch of it any more. A release that was on its way has arrived
+/// by the time this returns; later ones find their claim gone.
+///
+/// The batches are paused too: a claim that saw the run as it was before looks at them once more.
+pub(crate) async fn outdate(source: &Direct, run: &str, floor: Token) -> Result<(), Error> {
+    source.batch("BEGIN").await?;
+    let outdated = async {
+        // A release holds its batch for as long as it hashes rows.
+        source.batch("SET LOCAL lock_timeout = 0").await?;
+        let pause = "UPDATE regionwise.run SET state = 'paused', note = $2 WHERE run = $1";
+        source.execute(pause, &[&run, &GIVEN_UP]).await?;
+        let raise = "UPDATE regionwise.batch SET state = 'paused', holder = NULL, expires = NULL, \
+                     token = greatest(coalesce(token, 0), $2) + 1 WHERE run = $1 AND state <> 'done'";
+        source.execute(raise, &[&run, &i64::from(floor)]).await
+    };
+    let outdated: Result<u64, Error> = outdated.await;
+    let end = if outdated.is_ok() {
+        "COMMIT"
+    } else {
+        "ROLLBACK"
+    };
+    source.batch(end).await?;
+    outdated.map(drop)
+}
+
+/// The run is over, with users who have no outcome. False when somebody has taken it up again meanwhile.
+pub(crate) async fn give_up(source: &Direct, run: &str) -> Result<bool, Error> {
+    let sql = "UPDATE regionwise.run SET state = 'finished', finished = coalesce(finished, clock_timestamp()) \
+               WHERE run = $1 AND note = $2 AND state <> 'running'";
+    let changed = source.execute(sql, &[&run, &GIVEN_UP]).await?;
+    Ok(changed == 1)
+}
+
 /// Writes a new run down. Two runners that do so at the same moment share the one that was first.
 pub(crate) async fn begin(
     source: &Direct,
@@ -204,8 +240,11 @@ pub(crate) async fn fill(
     let filled = async {
         // One runner at a time, however long the one before takes; the statement after it sees what that has placed.
         source.batch("SET LOCAL lock_timeout = 0").await?;
-        let lock = "SELECT FROM regionwise.run WHERE run = $1 FOR UPDATE";
-        source.query(lock, &[&run]).await?;
+        let lock =
+            "SELECT FROM regionwise.run WHERE run = $1 AND note IS DISTINCT FROM $2 FOR UPDATE";
+        if source.query(lock, &[&run, &GIVEN_UP]).await?.is_empty() {
+            return Ok(0);
+        }
         let batches = source.execute(&sql, &[&run, &size]).await?;
         if batches > 0 {
             // Somebody else has just found nobody and closed it.
@@ -302,11 +341,11 @@ pub(crate) async fn set_state(
         .map(drop)
 }
 
-/// Why nobody claims anything any more; `None` while the run is under way, and when it is over.
+/// Why nobody claims anything any more; `None` while the run is under way, and when everybody has an outcome.
 pub(crate) async fn halted(source: &Direct, run: &str) -> Result<Option<String>, Error> {
     let sql = "SELECT coalesce(nullif(note, ''), state) FROM regionwise.run \
-               WHERE run = $1 AND state NOT IN ('running', 'finished')";
-    let rows = source.query(sql, &[&run]).await?;
+               WHERE run = $1 AND (state NOT IN ('running', 'finished') OR note = $2)";
+    let rows = source.query(sql, &[&run, &GIVEN_UP]).await?;
     Ok(rows.first().map(|row| row.get(0)))
 }
 

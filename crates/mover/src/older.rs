@@ -1,20 +1,26 @@
 //! Runs of other plans that nobody will finish: what they left between two homes comes to rest before a new run begins.
 //!
-//! Their users work at the source, or were released and wait. A released user goes on to the target if its rows are still
-//! the released ones, and back to the source if they are not; a staged one is cancelled, and staged again by the new run.
+//! First their claims are taken away: a runner that was stopped and goes on later releases nobody any more. Their users
+//! work at the source then, or were released and wait. A released user goes on to the target if its rows are still the
+//! released ones, and back to the source if they are not; a staged one is cancelled, and staged again by the new run.
+//!
+//! Runs that were given up are looked at again before each new run: their stopped runners may have staged users since.
 
 use regionwise_postgres::{Direct, Error};
 use regionwise_relocation::protocol::{Change, Objection, Route, State, Token, step};
 
 use crate::change::{self, Outcome, Terms};
+use crate::journal::{self, GIVEN_UP};
 
 /// Users looked at together.
 const PAGE: i64 = 500;
 
-/// A run of another plan, the same way, that is not over; and whether somebody works on it now.
+/// A run the same way that nobody will finish: of another plan, or given up before.
 struct Older {
     run: String,
+    /// Whether somebody works on it now.
     is_alive: bool,
+    is_given_up: bool,
 }
 
 /// Settles older runs. The run that somebody still works on, if there is one: then nothing was changed.
@@ -29,25 +35,34 @@ pub(crate) async fn settle(
     if let Some(alive) = older.iter().find(|older| older.is_alive) {
         return Ok(Some(alive.run.clone()));
     }
-    for Older { run, .. } in older {
+    for Older {
+        run, is_given_up, ..
+    } in older
+    {
+        if !is_given_up {
+            journal::outdate(source, &run, Token::after([], timelines)).await?;
+        }
         while settle_page(source, target, &run, timelines).await? {}
-        let sql = "UPDATE regionwise.run SET state = 'finished', note = 'given up for another plan', \
-                   finished = clock_timestamp() WHERE run = $1";
-        source.execute(sql, &[&run]).await?;
+        if !journal::give_up(source, &run).await? {
+            return Ok(Some(run));
+        }
     }
     Ok(None)
 }
 
 async fn find(source: &Direct, plan: &str, direction: &str) -> Result<Vec<Older>, Error> {
     let sql = "SELECT r.run, EXISTS (SELECT FROM regionwise.batch b WHERE b.run = r.run AND b.state = 'open' \
-                                     AND b.expires >= clock_timestamp()) \
-               FROM regionwise.run r WHERE r.plan <> $1 AND r.direction = $2 AND r.state IN ('running', 'paused')";
-    let rows = source.query(sql, &[&plan, &direction]).await?;
+                                     AND b.expires >= clock_timestamp()), \
+                      r.state = 'finished' \
+               FROM regionwise.run r WHERE r.direction = $2 \
+               AND (r.plan <> $1 AND r.state IN ('running', 'paused') OR r.state = 'finished' AND r.note = $3)";
+    let rows = source.query(sql, &[&plan, &direction, &GIVEN_UP]).await?;
     Ok(rows
         .iter()
         .map(|row| Older {
             run: row.get(0),
             is_alive: row.get(1),
+            is_given_up: row.get(2),
         })
         .collect())
 }
@@ -102,8 +117,7 @@ async fn settle_user(
         seals: None,
     };
     if here.state == State::Moved && there.state == State::Cancelled {
-        // A cancel that was not finished; one of an earlier move has another epoch, and stays.
-        return carried_out(source, terms, user, step::reopen(here, there, token)).await;
+        return give_back(source, target, terms, user, [here, there], token).await;
     }
     if there.state != State::Staging {
         return Ok(false);
@@ -122,6 +136,26 @@ async fn settle_user(
         return Ok(true);
     }
     carried_out(target, terms, user, step::cancel(here, &there, token)).await
+}
+
+/// A user whom nobody serves although its move was given up: a cancel that was not finished, or a release of the same run
+/// that came after the cancel.
+async fn give_back(
+    source: &Direct,
+    target: &Direct,
+    terms: Terms<'_>,
+    user: &str,
+    [here, there]: [&Route; 2],
+    token: Token,
+) -> Result<bool, Error> {
+    if here.epoch == there.epoch {
+        return carried_out(source, terms, user, step::reopen(here, there, token)).await;
+    }
+    // Cancelled in an earlier move: the later one has released the user, and its runners go on.
+    if here.run.as_deref() != Some(terms.run) {
+        return Ok(false);
+    }
+    carried_out(target, terms, user, step::cancel(here, there, token)).await
 }
 
 async fn carried_out(

@@ -118,24 +118,26 @@ pub async fn books(end: &End) -> Result<Option<(Books, Direct)>, Error> {
     Ok(Some((books, session)))
 }
 
-/// Which of the users that `staging` names in one cluster were released by the other, whose session this is.
+/// Which users were released by `source` and are not served by `target`: staged there, or given up before the release came.
 ///
 /// # Errors
-/// The cluster cannot be reached.
-pub async fn between_homes(source: &Direct, staging: &[Staging]) -> Result<BetweenHomes, Error> {
-    let sql = "SELECT count(*), coalesce(max(extract(epoch FROM clock_timestamp() - (\
+/// A cluster cannot be reached.
+pub async fn between_homes(source: &Direct, target: &Direct) -> Result<BetweenHomes, Error> {
+    let arriving = "SELECT coalesce(array_agg(usr), '{}') FROM regionwise.route WHERE state IN ('staging', 'cancelled')";
+    let released = "SELECT count(*), coalesce(max(extract(epoch FROM clock_timestamp() - (\
                  SELECT max(j.at) FROM regionwise.journal j WHERE j.run = m.run AND j.batch = m.batch \
                  AND j.step = 'route' AND j.facts ? 'moved'))), 0)::float8 \
                FROM regionwise.route r LEFT JOIN regionwise.member m ON m.run = r.run AND m.usr = r.usr \
                WHERE r.usr = ANY($1) AND r.state = 'moved'";
-    let mut found = BetweenHomes::default();
-    for each in staging {
-        if let Some(row) = source.query(sql, &[&each.users]).await?.first() {
-            found.users += row.get::<_, i64>(0);
-            found.seconds = found.seconds.max(row.get(1));
-        }
-    }
-    Ok(found)
+    let rows = target.query(arriving, &[]).await?;
+    let users: Vec<String> = rows.first().map_or_else(Vec::new, |row| row.get(0));
+    let rows = source.query(released, &[&users]).await?;
+    Ok(rows
+        .first()
+        .map_or_else(BetweenHomes::default, |row| BetweenHomes {
+            users: row.get(0),
+            seconds: row.get(1),
+        }))
 }
 
 async fn number(session: &Direct, sql: &str) -> Result<i64, Error> {
