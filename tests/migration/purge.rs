@@ -482,3 +482,60 @@ async fn the_evidence_says_where_bytes_remain() {
     let evidence = &after.json["result"]["evidence"];
     assert!(evidence["wal_until"].as_str().unwrap().contains('/'));
 }
+
+/// A revert that was stopped: its users live at the target, and the source has rows of theirs that no proof covers.
+#[tokio::test]
+async fn who_was_on_the_way_back_keeps_the_rows_and_is_named() {
+    let (world, plan) = moved().await;
+    let mut revert = world
+        .moving("revert", &plan, &["--lanes", "1"])
+        .hold("staged")
+        .start();
+    assert!(revert.is_held().await);
+    revert.signal("TERM");
+    revert.release();
+    revert.finish().await.expect(143);
+    let routes = world.routes(&world.us).await;
+    let staged: Vec<String> = routes
+        .into_iter()
+        .filter(|(_, (state, _))| state == "staging")
+        .map(|(user, _)| user)
+        .collect();
+    assert_eq!(staged.len(), 4);
+
+    let dry = world
+        .purging(&plan, &["--dry-run"])
+        .finish()
+        .await
+        .expect(0);
+    assert_eq!(named(&dry), staged, "{}", dry.said);
+    let list = world.directory().join("hold.txt");
+    std::fs::write(&list, staged[1..].join("\n")).unwrap();
+    let held = ["--hold", list.to_str().unwrap()];
+    let purged = world.purging(&plan, &held).finish().await.expect(10);
+    assert_eq!(named(&purged), staged[..1], "{}", purged.said);
+    // Also when nobody else has rows that may go.
+    let again = world.purge(&plan).await.expect(10);
+    assert_eq!(again.json["reason"], "kept", "{}", again.said);
+    assert_eq!(named(&again), staged, "{}", again.said);
+    assert!(
+        again.said.contains("migrate-eu-users revert --plan HASH"),
+        "{}",
+        again.said
+    );
+    assert_eq!(world.at_source().await.len(), AMERICANS + staged.len());
+
+    // The way out that it names.
+    world.moving("revert", &plan, &[]).finish().await.expect(0);
+    world.moving("run", &plan, &[]).finish().await.expect(0);
+    world.purge(&plan).await.expect(0);
+    assert_eq!(world.at_source().await.len(), AMERICANS);
+    world.nobody_lost().await;
+}
+
+fn named(finished: &Finished) -> Vec<&str> {
+    let kept = finished.json["result"]["kept"].as_array().unwrap();
+    kept.iter()
+        .map(|one| one["user"].as_str().unwrap())
+        .collect()
+}

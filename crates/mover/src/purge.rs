@@ -7,6 +7,7 @@
 mod chunk;
 mod evidence;
 mod quiet;
+mod way_back;
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::time::Duration;
@@ -136,12 +137,16 @@ pub async fn purge(
     users.retain(|user| !task.held.contains(user));
     erased.held = u64::try_from(all - users.len()).unwrap_or(u64::MAX);
     let count = u64::try_from(users.len()).unwrap_or(u64::MAX);
+    erased.kept = way_back::left(&source, &target, &task.found.closure, &task.held).await?;
     if task.dry_run {
         erased.how = Ending::Dry(count);
         return Ok(erased);
     }
     if users.is_empty() {
-        erased.how = Ending::NothingToDo;
+        erased.how = match erased.kept.is_empty() {
+            true => Ending::NothingToDo,
+            false => Ending::Finished,
+        };
     } else {
         tell(Step::Watching(task.grace));
         let watched = quiet::watch(&source, &target, &task, stop.clone()).await?;

@@ -156,6 +156,17 @@ pub fn grants(found: &Discovered) -> String {
     each.collect()
 }
 
+/// Whether a user has a row in this database, in whatever table: one line or none. The user's own row is looked for first.
+pub fn any_row(closure: &Closure, user: &str) -> String {
+    let each: Vec<String> = (0..closure.tables.len())
+        .map(|number| select::rows(closure, number, &[user], |_| "1".to_owned()))
+        .collect();
+    format!(
+        "SELECT FROM ({}) AS found LIMIT 1",
+        each.join(" UNION ALL ")
+    )
+}
+
 /// Rows of a table whose user is not at home in this database and is not on the way: `state text, rows bigint`. `none`
 /// is a user without a route, `lost` a reference that leads nowhere.
 pub fn strangers(closure: &Closure, number: usize) -> String {
