@@ -4,7 +4,7 @@ use std::fs;
 use std::path::PathBuf;
 
 use regionwise_cli::{Because as _, Common, Context, Failure, Finding, Level, Report, Table};
-use regionwise_mover::{Check, Ends, Verified, verify};
+use regionwise_mover::{Check, Ends, Only, Verified, verify};
 use regionwise_relocation::closure::Closure;
 use regionwise_rollout::Verdict;
 use serde_json::{Value, json};
@@ -20,7 +20,7 @@ pub(crate) struct Args {
     #[command(flatten)]
     access: Access,
 
-    /// Look only at the users who failed in this report of an earlier `verify --format json`.
+    /// Look only at what failed in this report of an earlier `verify --format json`: its users, and the counts of tables.
     #[arg(long, env = "REGIONWISE_ONLY", value_name = "REPORT")]
     only: Option<PathBuf>,
 }
@@ -53,15 +53,20 @@ pub(crate) async fn run(
     Ok(report(&verified, &ends, check.only.is_some()))
 }
 
-/// The users of `result.wrong` and `result.two_homes`.
-fn failed_before(path: &PathBuf) -> Result<Vec<String>, Failure> {
+/// What stands in a report as wrong. A report that failed and names nothing to look at again is refused: looking at nobody
+/// would prove nothing.
+fn failed_before(path: &PathBuf) -> Result<Only, Failure> {
     let what = || format!("cannot use the report {}", path.display());
     let text = fs::read_to_string(path).invalid(what)?;
     let document: Value = serde_json::from_str(&text).invalid(what)?;
     let result = &document["result"];
-    let (Some(wrong), Some(two_homes)) =
-        (result["wrong"].as_array(), result["two_homes"].as_array())
-    else {
+    let (Some(wrong), Some(two_homes), Some(selections), Some(complete), Some(equal)) = (
+        result["wrong"].as_array(),
+        result["two_homes"].as_array(),
+        result["selections"].as_array(),
+        result["complete"].as_bool(),
+        result["equal"].as_bool(),
+    ) else {
         return Err(Failure::invalid(format!(
             "{} is no report of `migrate-eu-users verify --format json`",
             path.display()
@@ -76,7 +81,18 @@ fn failed_before(path: &PathBuf) -> Result<Vec<String>, Failure> {
         .collect();
     users.sort();
     users.dedup();
-    Ok(users)
+    let only = Only {
+        users,
+        selections: selections.iter().any(|one| one["climbed"] != one["found"]),
+    };
+    if !(complete && equal) && only.users.is_empty() && !only.selections {
+        return Err(Failure::invalid(format!(
+            "{} failed as a whole and names no user to look at again",
+            path.display()
+        ))
+        .with_hint("migrate-eu-users verify, without --only"));
+    }
+    Ok(only)
 }
 
 fn report(verified: &Verified, ends: &Ends, only: bool) -> Report {
@@ -97,6 +113,13 @@ fn report(verified: &Verified, ends: &Ends, only: bool) -> Report {
         "{} {who}: {} verified with {} rows, {touched} have written since, {} purged, {wrong} wrong.",
         verified.users, verified.equal, verified.rows, verified.purged
     );
+    if verified.not_moved > 0 {
+        let home = format!(
+            " {} are at home in one cluster, and the source has not given them away.",
+            verified.not_moved
+        );
+        summary.push_str(&home);
+    }
     if let Some(why) = &verified.other_shape {
         summary.clone_from(why);
     }
@@ -131,6 +154,7 @@ fn report(verified: &Verified, ends: &Ends, only: bool) -> Report {
         "verified": verified.equal,
         "rows": verified.rows,
         "purged": verified.purged,
+        "not_moved": verified.not_moved,
         "touched": verified.touched.iter()
             .map(|(user, rows)| json!({ "user": user, "rows": rows })).collect::<Vec<_>>(),
         "wrong": verified.wrong.iter()

@@ -1,5 +1,7 @@
 //! `verify` finds what is missing, too much or changed, at either side, and never calls verified what it cannot compare.
 
+use std::path::{Path, PathBuf};
+
 use serde_json::Value;
 
 use crate::servers::Database;
@@ -23,6 +25,18 @@ INSERT INTO parts SELECT id, 1, 'part' FROM orders;
 impl World {
     pub(crate) async fn verify(&self) -> Finished {
         self.tool(&["verify"]).finish().await
+    }
+
+    /// The report as a file.
+    fn keep(&self, finished: &Finished) -> PathBuf {
+        let report = self.directory().join("verify.json");
+        std::fs::write(&report, finished.json.to_string()).unwrap();
+        report
+    }
+
+    async fn verify_only(&self, report: &Path) -> Finished {
+        let report = report.to_str().unwrap();
+        self.tool(&["verify", "--only", report]).finish().await
     }
 }
 
@@ -198,19 +212,17 @@ async fn only_those_who_failed_are_looked_at_again() {
         .tamper("UPDATE orders SET note = 'x' WHERE id = 11")
         .await;
     let failed = world.verify().await.expect(10);
-    let report = world.directory().join("verify.json");
-    std::fs::write(&report, &failed.said).unwrap();
-    let only = ["verify", "--only", report.to_str().unwrap()];
-    let again = world.tool(&only).finish().await.expect(10);
+    let report = world.keep(&failed);
+    let again = world.verify_only(&report).await.expect(10);
     assert_eq!(again.json["result"]["users"], 1);
     world
         .eu
         .tamper("UPDATE orders SET note = 'note' WHERE id = 11")
         .await;
-    let good = world.tool(&only).finish().await.expect(0);
+    let good = world.verify_only(&report).await.expect(0);
     assert_eq!(good.json["result"]["verified"], 1);
     std::fs::write(&report, "{}").unwrap();
-    world.tool(&only).finish().await.expect(2);
+    world.verify_only(&report).await.expect(2);
 }
 
 #[tokio::test]
@@ -239,6 +251,74 @@ async fn a_user_at_home_in_both_clusters_is_named() {
         finished.json["result"]["two_homes"],
         serde_json::json!(["7"])
     );
+    // So it stays as long as it is so, whoever is looked at.
+    let report = world.keep(&finished);
+    let again = world.verify_only(&report).await.expect(10);
+    says(&again, false, true);
+    assert_eq!(again.json["result"]["two_homes"], serde_json::json!(["7"]));
+    // At home at the source alone nothing is left to prove of it, and the report says so.
+    world
+        .eu
+        .admin()
+        .await
+        .must("UPDATE regionwise.route SET state = 'cancelled' WHERE usr = '7'")
+        .await;
+    let home = world.verify_only(&report).await.expect(0);
+    assert_eq!(home.json["result"]["users"], 1, "{}", home.said);
+    assert_eq!(home.json["result"]["not_moved"], 1, "{}", home.said);
+    // And at home nowhere is no outcome that anybody may pass over.
+    admin
+        .must("UPDATE regionwise.route SET state = 'staging' WHERE usr = '7'")
+        .await;
+    let nowhere = world.verify_only(&report).await.expect(10);
+    says(&nowhere, false, true);
+    assert_eq!(only_wrong(&nowhere)["what"]["wrong"], "not-at-home");
+}
+
+/// As `install --adopt` leaves somebody whose rows were left over at the target.
+#[tokio::test]
+async fn a_user_who_was_adopted_and_lives_at_the_source_is_named() {
+    let (world, _) = moved().await;
+    let american = world.at_home(&world.us).await.swap_remove(0);
+    let adopt =
+        format!("INSERT INTO regionwise.route (usr, state) VALUES ('{american}', 'active')");
+    world.eu.admin().await.must(&adopt).await;
+    let finished = world.verify().await.expect(10);
+    says(&finished, false, true);
+    let two_homes = &finished.json["result"]["two_homes"];
+    assert_eq!(*two_homes, serde_json::json!([american]));
+}
+
+#[tokio::test]
+async fn a_report_that_failed_without_naming_users_is_not_proven_by_looking_at_nobody() {
+    let (world, _) = moved().await;
+    for database in [&world.us, &world.eu] {
+        database
+            .admin()
+            .await
+            .must("ALTER TABLE labels ADD more int")
+            .await;
+    }
+    let failed = world.verify().await.expect(10);
+    says(&failed, false, false);
+    // With the fence of the new schema nothing speaks against verifying everybody.
+    world.install().await.expect(0);
+    let refused = world.verify_only(&world.keep(&failed)).await.expect(2);
+    assert!(refused.said.contains("without --only"), "{}", refused.said);
+}
+
+#[tokio::test]
+async fn counts_of_tables_that_differed_are_looked_at_again() {
+    let (world, _) = moved().await;
+    for database in [&world.us, &world.eu] {
+        database.tamper("DELETE FROM users WHERE id = 1").await;
+    }
+    let mut failed = world.verify().await.expect(10);
+    failed.json["result"]["wrong"] = serde_json::json!([]);
+    let report = world.keep(&failed);
+    let again = world.verify_only(&report).await.expect(10);
+    says(&again, false, true);
+    assert_eq!(again.json["result"]["users"], 0, "{}", again.said);
 }
 
 #[tokio::test]

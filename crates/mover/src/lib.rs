@@ -42,4 +42,4 @@ pub use reconcile::{Reconciled, reconcile_routes};
 pub use run::{Ended, How, Pause, Task, run};
 pub use terms::{MOST_USERS, Terms};
 pub use throttle::Throttle;
-pub use verify::{Check, Found, Selection, Strangers, Verified, Wrong, verify};
+pub use verify::{Check, Found, Only, Selection, Strangers, Verified, Wrong, verify};

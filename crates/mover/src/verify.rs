@@ -34,16 +34,26 @@ pub struct Check {
     pub closure: Closure,
     /// Of the closure, as `install` wrote it into both clusters.
     pub shape: String,
-    /// Only these users; everybody who moved when `None`.
-    pub only: Option<Vec<String>>,
+    /// Only what failed before; everybody who moved, and everything, when `None`.
+    pub only: Option<Only>,
+}
+
+/// What an earlier report found wrong.
+#[derive(Clone, Debug, Default)]
+pub struct Only {
+    pub users: Vec<String>,
+    /// Whether tables had other numbers of rows upwards than downwards: they are counted again.
+    pub selections: bool,
 }
 
 /// What was found.
 #[derive(Debug, Default)]
 pub struct Verified {
-    /// Users whom the source has given away; with the purged ones.
+    /// Users who were looked at: whom the source has given away, with the purged ones; or who were asked for.
     pub users: u64,
     pub purged: u64,
+    /// At home in one cluster, and not given away by the source (any more): nothing is there to prove.
+    pub not_moved: u64,
     /// Users all of whose rows are equal, and how many rows that are.
     pub equal: u64,
     pub rows: u64,
@@ -98,9 +108,12 @@ pub async fn verify(check: &Check, done: impl Fn(u64)) -> Result<Verified, Error
         target: &target,
     };
     if let Some(only) = &check.only {
-        for users in only.chunks(usize::try_from(PAGE).unwrap_or(1)) {
+        for users in only.users.chunks(usize::try_from(PAGE).unwrap_or(1)) {
             take(&sides, users.to_vec(), &mut verified).await?;
             done(verified.users);
+        }
+        if only.selections {
+            verified.selections = selection::selections(&source, &check.closure, &layouts).await?;
         }
         return Ok(verified);
     }
@@ -115,6 +128,8 @@ pub async fn verify(check: &Check, done: impl Fn(u64)) -> Result<Verified, Error
         done(verified.users);
     }
     two_homes(&source, &target, &mut verified).await?;
+    verified.two_homes.sort();
+    verified.two_homes.dedup();
     verified.selections = selection::selections(&source, &check.closure, &layouts).await?;
     for (end, session) in [(&check.ends.source, &source), (&check.ends.target, &target)] {
         let found = selection::strangers(session, &end.cluster, &check.closure, &layouts).await?;
@@ -125,8 +140,8 @@ pub async fn verify(check: &Check, done: impl Fn(u64)) -> Result<Verified, Error
 
 /// Users whom this cluster has given away.
 const GONE: &str = "state IN ('moved', 'purged')";
-/// Users who came by a run.
-const CAME: &str = "state = 'active' AND run IS NOT NULL";
+/// Users at home in this cluster, whether they came by a run, were adopted or signed up.
+const OWNED: &str = "state IN ('home', 'active')";
 
 async fn page(session: &Direct, which: &str, last: &str) -> Result<Vec<String>, Error> {
     let sql = format!(
@@ -142,7 +157,7 @@ async fn take(sides: &Sides<'_>, users: Vec<String>, verified: &mut Verified) ->
     let mut found = HashMap::new();
     for look in 1..=LOOKS {
         let now = look_at(sides, &users).await?;
-        let wrong = |found: &Found| matches!(found, Found::Wrong(_));
+        let wrong = |found: &Found| matches!(found, Found::Wrong(_) | Found::TwoHomes);
         let (again, known): (Vec<_>, Vec<_>) = now
             .into_iter()
             .partition(|(_, found)| look < LOOKS && wrong(found));
@@ -161,6 +176,8 @@ async fn take(sides: &Sides<'_>, users: Vec<String>, verified: &mut Verified) ->
             }
             Found::Touched { rows } => verified.touched.push((user, rows)),
             Found::Purged => verified.purged += 1,
+            Found::NotMoved => verified.not_moved += 1,
+            Found::TwoHomes => verified.two_homes.push(user),
             Found::Wrong(wrong) => verified.wrong.push((user, wrong)),
         }
     }
@@ -169,35 +186,56 @@ async fn take(sides: &Sides<'_>, users: Vec<String>, verified: &mut Verified) ->
     Ok(())
 }
 
-/// Under one snapshot in each cluster. Whom the source has not given away, or not any more, is not in the answer.
+/// Under one snapshot in each cluster. Everybody who is asked for is in the answer.
 async fn look_at(sides: &Sides<'_>, users: &[String]) -> Result<HashMap<String, Found>, Error> {
     const BEGIN: &str = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY";
     let (source, target) = (sides.source, sides.target);
     tokio::try_join!(source.batch(BEGIN), target.batch(BEGIN))?;
     let found = async {
         let (here, there) = tokio::join!(routes(source, users), routes(target, users));
-        let (here, mut there) = (here?, there?);
-        let moved: Vec<Moved> = here
-            .into_iter()
-            .filter(|(_, route)| matches!(route.state, State::Moved | State::Purged))
-            .map(|(user, source)| Moved {
-                target: there.remove(&user),
-                user,
-                source,
-            })
-            .collect();
-        prove(sides, &moved).await
+        let (mut here, mut there) = (here?, there?);
+        let mut moved = Vec::new();
+        let mut found = HashMap::new();
+        for user in users {
+            let (source, target) = (here.remove(user), there.remove(user));
+            match source {
+                Some(source) if matches!(source.state, State::Moved | State::Purged) => {
+                    let user = user.clone();
+                    moved.push(Moved {
+                        user,
+                        source,
+                        target,
+                    });
+                }
+                source => drop(found.insert(user.clone(), not_given_away(source, target))),
+            }
+        }
+        found.extend(prove(sides, &moved).await?);
+        Ok(found)
     };
     let found = found.await;
     tokio::try_join!(source.batch("ROLLBACK"), target.batch("ROLLBACK"))?;
     found
 }
 
-/// Users whom the target owns by a run and the source owns too.
+/// Of a user whom the source has not given away, only the home can be looked at.
+fn not_given_away(source: Option<Route>, target: Option<Route>) -> Found {
+    let owns = |route: &Option<Route>| route.as_ref().is_some_and(|route| route.state.owns());
+    match (owns(&source), owns(&target)) {
+        (true, true) => Found::TwoHomes,
+        (true, false) | (false, true) => Found::NotMoved,
+        (false, false) => {
+            let state = target.map(|route| route.state.to_string());
+            Found::Wrong(Wrong::NotAtHome(state))
+        }
+    }
+}
+
+/// Users whom both clusters own.
 async fn two_homes(source: &Direct, target: &Direct, verified: &mut Verified) -> Result<(), Error> {
     let mut last = String::new();
     loop {
-        let users = page(target, CAME, &last).await?;
+        let users = page(target, OWNED, &last).await?;
         let Some(end) = users.last().cloned() else {
             return Ok(());
         };

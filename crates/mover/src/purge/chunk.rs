@@ -262,7 +262,9 @@ impl<'a> Purger<'a> {
             let wrong = match found.remove(&each.user) {
                 Some(Found::Equal { .. } | Found::Touched { .. }) => None,
                 Some(Found::Wrong(wrong)) => Some(wrong),
-                Some(Found::Purged) | None => Some(Wrong::NotProven),
+                Some(Found::Purged | Found::NotMoved | Found::TwoHomes) | None => {
+                    Some(Wrong::NotProven)
+                }
             };
             let allowed = each
                 .target

@@ -35,6 +35,10 @@ pub enum Found {
     },
     /// The rows at the source are gone, by a purge; the user is at home at the target.
     Purged,
+    /// The source has not given the user away, or not any more, and the user has one home.
+    NotMoved,
+    /// Both clusters own the user.
+    TwoHomes,
     Wrong(Wrong),
 }
 
