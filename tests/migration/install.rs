@@ -231,3 +231,16 @@ async fn the_fence_admits_whom_the_protocol_admits() {
         }
     }
 }
+
+#[tokio::test]
+async fn a_key_that_is_made_deferrable_later_is_another_schema() {
+    let world = World::new().await;
+    let admin = world.us.admin().await;
+    let same =
+        "SELECT count(*) FROM regionwise.install WHERE fingerprint = regionwise.fingerprint()";
+    assert_eq!(admin.number(same).await, 1);
+    let late = "ALTER TABLE users DROP CONSTRAINT users_email_key, \
+                ADD CONSTRAINT users_email_key UNIQUE (email) DEFERRABLE";
+    admin.must(late).await;
+    assert_eq!(admin.number(same).await, 0);
+}

@@ -184,6 +184,7 @@ pub(crate) async fn table(session: &Session, name: &str) -> Table {
             .collect(),
         triggers: Vec::new(),
         rewrites: Vec::new(),
+        late_keys: Vec::new(),
         row_security: false,
         forced_row_security: false,
         estimated_rows: -1,

@@ -66,6 +66,7 @@ const NASTY: &str = "
     CREATE INDEX ON comments (item_id);
     CREATE INDEX ON comments USING hash (parent_id);
 
+    ALTER TABLE comments ADD CONSTRAINT late UNIQUE (id, item_id) DEFERRABLE;
     CREATE TABLE parts (email citext REFERENCES users (email), line int, PRIMARY KEY (email, line));
     CREATE TABLE notes (id int PRIMARY KEY, mail citext, line int, FOREIGN KEY (mail, line) REFERENCES parts);
 
@@ -76,6 +77,7 @@ const NASTY: &str = "
     CREATE TABLE shop.logs_2_1 PARTITION OF logs_2 FOR VALUES IN (1);
     CREATE TRIGGER of_partition BEFORE INSERT ON logs_1 FOR EACH ROW EXECUTE FUNCTION nothing();
     CREATE TRIGGER cloned AFTER INSERT ON logs FOR EACH ROW EXECUTE FUNCTION nothing();
+    ALTER TABLE logs_1 ADD CONSTRAINT later EXCLUDE USING btree (k WITH =, j WITH =) DEFERRABLE INITIALLY DEFERRED;
     ALTER TABLE logs_1 ADD CONSTRAINT alone FOREIGN KEY (k) REFERENCES notes (id);
     INSERT INTO users (id, email, billing_country) VALUES (1, 'a@b', 'DE');
     INSERT INTO notes VALUES (1);
@@ -457,6 +459,13 @@ async fn the_survey_reads_what_stands_against_a_table() {
     assert!(files.row_security && !files.forced_row_security);
     assert_eq!(files.rewrites, ["quiet"]);
     assert_eq!(files.filtered_publications, ["few"]);
+    let late = |of: &str| -> Vec<String> {
+        let keys = table(catalog, of).late_keys.iter();
+        keys.map(|key| format!("{} {}", key.on, key.name)).collect()
+    };
+    assert_eq!(late("comments"), ["comments late"]);
+    assert_eq!(late("logs"), ["logs_1 later"]);
+    assert_eq!(late("users"), [""; 0]);
     assert!(table(catalog, "users").filtered_publications.is_empty());
     let trigger = |name: &str| files.triggers.iter().find(|t| t.name == name).unwrap();
     assert_eq!(trigger("always").enabled, 'A');
@@ -642,6 +651,8 @@ async fn the_nasty_schema_is_understood_and_refused_for_every_reason_in_it() {
         "files.body is public.lo,",
         "files.of is public.owned,",
         "rewrite rule `quiet`",
+        "constraint `late` of comments is DEFERRABLE",
+        "constraint `later` of logs_1 is DEFERRABLE",
         "publication `few`",
         "trigger `~~late` of files fires after the fence",
         "trigger `always` of files is ENABLE ALWAYS",

@@ -79,6 +79,8 @@ pub struct Table {
     pub inherits: bool,
     /// Names of rewrite rules (`CREATE RULE`), which turn a statement into another one.
     pub rewrites: Vec<String>,
+    /// Unique keys, primary keys and exclusions that are checked late, its partitions' own among them.
+    pub late_keys: Vec<LateKey>,
     pub persistence: Persistence,
 }
 
@@ -152,6 +154,14 @@ pub struct Index {
     pub name: String,
     pub columns: Vec<String>,
     pub unique: bool,
+}
+
+/// A `DEFERRABLE` constraint that an index holds.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct LateKey {
+    /// The table, or the one partition that has it.
+    pub on: TableName,
+    pub name: String,
 }
 
 /// As its author made it; what Postgres makes for foreign keys is not listed.

@@ -194,6 +194,33 @@ async fn s36_a_foreign_key_without_an_index_is_refused_with_the_command() {
 }
 
 #[tokio::test]
+async fn a_key_that_is_checked_late_and_so_not_at_all_for_rows_that_move_is_refused() {
+    let world = plain(product!("late", "", "", "",)).await;
+    let twins = "BEGIN; SET LOCAL session_replication_role = replica; \
+                 INSERT INTO users VALUES (98, 'one'), (99, 'one'); COMMIT";
+    let late = "ALTER TABLE users ADD CONSTRAINT one_mail UNIQUE (email) DEFERRABLE";
+    at(&world.eu, late).await;
+    // As the mover writes.
+    at(&world.eu, twins).await;
+    let eu = world.eu.admin().await;
+    let taken = "SELECT count(*) FROM users WHERE email = 'one'";
+    assert_eq!(eu.number(taken).await, 2);
+    at(&world.eu, "DELETE FROM users").await;
+    let refused = "constraint `one_mail` of users is DEFERRABLE";
+    refuses(&world, &format!("at the target: {refused}")).await;
+    at(&world.us, late).await;
+    refuses(&world, &format!("at source and target: {refused}")).await;
+    for database in [&world.us, &world.eu] {
+        at(
+            database,
+            "ALTER TABLE users DROP CONSTRAINT one_mail, ADD CONSTRAINT one_mail UNIQUE (email)",
+        )
+        .await;
+    }
+    there_and_back(&world).await;
+}
+
+#[tokio::test]
 async fn s37_tables_that_refer_to_each_other_without_deferring_move() {
     let world = plain(product!(
         "ring",

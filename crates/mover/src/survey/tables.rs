@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use regionwise_postgres::Row;
 use regionwise_relocation::catalog::{
-    Column, Identity, Index, Persistence, Table, TableKind, TableName, Trigger, Type,
+    Column, Identity, Index, LateKey, Persistence, Table, TableKind, TableName, Trigger, Type,
 };
 use serde::Deserialize;
 
@@ -94,6 +94,7 @@ struct Details {
     indexes: Vec<RawIndex>,
     triggers: Vec<RawTrigger>,
     rewrites: Vec<String>,
+    late_keys: Vec<RawLateKey>,
     filtered: Vec<String>,
     subscriptions: Vec<String>,
 }
@@ -116,6 +117,13 @@ struct RawIndex {
     name: String,
     columns: Vec<String>,
     unique: bool,
+}
+
+#[derive(Deserialize)]
+struct RawLateKey {
+    schema: String,
+    table: String,
+    name: String,
 }
 
 #[derive(Deserialize)]
@@ -209,6 +217,13 @@ pub(super) fn details_sql(portion: &[Listed], version: u32) -> String {
                 'function', format('%I.%I', n.nspname, p.proname)) ORDER BY g.tgname, m.oid) AS list \
             FROM members AS m JOIN pg_trigger AS g ON g.tgrelid = m.oid AND NOT g.tgisinternal AND g.tgparentid = 0 \
             JOIN pg_proc AS p ON p.oid = g.tgfoid JOIN pg_namespace AS n ON n.oid = p.pronamespace GROUP BY m.root\
+        ), \
+        late_keys AS (\
+            SELECT m.root, json_agg(json_build_object('schema', n.nspname, 'table', r.relname, 'name', k.conname) \
+                ORDER BY n.nspname, r.relname, k.conname) AS list \
+            FROM members AS m JOIN pg_constraint AS k ON k.conrelid = m.oid AND k.contype IN ('p', 'u', 'x') \
+                AND k.condeferrable AND k.conparentid = 0 \
+            JOIN pg_class AS r ON r.oid = m.oid JOIN pg_namespace AS n ON n.oid = r.relnamespace GROUP BY m.root\
         ) \
         SELECT json_build_object('oid', c.oid::bigint, 'bytes', coalesce(sizes.bytes, 0), \
             'inherits', c.relkind <> 'p' AND EXISTS (SELECT FROM pg_inherits AS i \
@@ -218,13 +233,14 @@ pub(super) fn details_sql(portion: &[Listed], version: u32) -> String {
             'triggers', coalesce(triggers.list, '[]'), \
             'rewrites', (SELECT coalesce(json_agg(DISTINCT w.rulename), '[]') FROM members AS m \
                 JOIN pg_rewrite AS w ON w.ev_class = m.oid WHERE m.root = c.oid), \
-            'filtered', {filtered}, \
+            'late_keys', coalesce(late_keys.list, '[]'), 'filtered', {filtered}, \
             'subscriptions', (SELECT coalesce(json_agg(DISTINCT s.subname), '[]') FROM members AS m \
                 JOIN pg_subscription_rel AS r ON r.srrelid = m.oid JOIN pg_subscription AS s ON s.oid = r.srsubid \
                 WHERE m.root = c.oid)) AS details \
         FROM roots JOIN pg_class AS c ON c.oid = roots.root LEFT JOIN sizes ON sizes.root = c.oid \
         LEFT JOIN columns ON columns.attrelid = c.oid LEFT JOIN indexes ON indexes.indrelid = c.oid \
-        LEFT JOIN triggers ON triggers.root = c.oid"
+        LEFT JOIN triggers ON triggers.root = c.oid \
+        LEFT JOIN late_keys ON late_keys.root = c.oid"
     )
 }
 
@@ -268,6 +284,14 @@ fn table(listed: &Listed, details: Details, kinds: &BTreeMap<u32, Type>) -> Tabl
         subscriptions: details.subscriptions,
         inherits: details.inherits,
         rewrites: details.rewrites,
+        late_keys: details
+            .late_keys
+            .into_iter()
+            .map(|raw| LateKey {
+                on: TableName::new(raw.schema, raw.table),
+                name: raw.name,
+            })
+            .collect(),
         persistence: match listed.persistence.as_str() {
             "u" => Persistence::Unlogged,
             _ => Persistence::Permanent,

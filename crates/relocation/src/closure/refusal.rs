@@ -189,6 +189,11 @@ pub enum Reason {
         table: TableName,
         rule: String,
     },
+    /// Nobody would check it for rows that move.
+    LateKey {
+        table: TableName,
+        key: String,
+    },
     FilteredPublication {
         table: TableName,
         publication: String,

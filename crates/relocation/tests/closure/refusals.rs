@@ -1,7 +1,7 @@
 //! One case for each reason that a catalog gives to refuse: the shortest catalog that has it, its text, its way out.
 
 use regionwise_relocation::catalog::{
-    Action, Catalog, Persistence, Prepared, Sequence, Server, TableKind, TableName,
+    Action, Catalog, LateKey, Persistence, Prepared, Sequence, Server, TableKind, TableName,
 };
 use regionwise_relocation::closure::refusal::{Reason, Refusal, Side, Warning};
 use regionwise_relocation::closure::rules::{OtherUser, Rules};
@@ -104,6 +104,16 @@ fn each_reason_of_a_table_is_refused_with_a_way_out() {
         (
             orders().with(|table| table.rewrites.push("quiet".to_owned())),
             "at the source: rewrite rule `quiet` changes what statements on orders do\n  DROP RULE quiet ON orders;",
+        ),
+        (
+            orders().with(|table| {
+                table.late_keys.push(LateKey {
+                    on: name("orders_2026"),
+                    name: "once".to_owned(),
+                });
+            }),
+            "at the source: constraint `once` of orders_2026 is DEFERRABLE: Postgres would not check it for rows that \
+             move\n  ALTER TABLE orders_2026 DROP CONSTRAINT once, ADD CONSTRAINT once ..;  -- the same one, NOT DEFERRABLE",
         ),
         (
             orders().with(|table| table.filtered_publications.push("eu".to_owned())),

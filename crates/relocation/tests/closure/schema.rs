@@ -51,6 +51,7 @@ pub(crate) fn table(of: &str) -> Draft {
             subscriptions: Vec::new(),
             inherits: false,
             rewrites: Vec::new(),
+            late_keys: Vec::new(),
             persistence: Persistence::Permanent,
         },
         keys: Vec::new(),

@@ -126,6 +126,11 @@ impl Reason {
             Self::Rewrites { table, rule } => {
                 format!("DROP RULE {} ON {};", sql_name(rule), sql_table(table))
             }
+            Self::LateKey { table, key } => format!(
+                "ALTER TABLE {table} DROP CONSTRAINT {key}, ADD CONSTRAINT {key} ..;  -- the same one, NOT DEFERRABLE",
+                table = sql_table(table),
+                key = sql_name(key)
+            ),
             Self::FilteredPublication { table, publication } => format!(
                 "ALTER PUBLICATION {} DROP TABLE {};",
                 sql_name(publication),

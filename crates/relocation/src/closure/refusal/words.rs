@@ -167,6 +167,10 @@ impl fmt::Display for Reason {
                     "rewrite rule `{rule}` changes what statements on {table} do"
                 )
             }
+            Self::LateKey { table, key } => write!(
+                f,
+                "constraint `{key}` of {table} is DEFERRABLE: Postgres would not check it for rows that move"
+            ),
             Self::FilteredPublication { table, publication } => write!(
                 f,
                 "publication `{publication}` sends only some rows of {table}: writes may fail for want of a replica identity"

@@ -14,6 +14,8 @@ LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET r
     UNION ALL SELECT format('label %s %s %s', e.enumtypid, e.oid, e.enumlabel)
       FROM pg_enum e WHERE e.enumtypid IN (SELECT coalesce(nullif(y.typelem, 0), nullif(y.typbasetype, 0), y.oid)
         FROM pg_attribute a JOIN tables t ON a.attrelid = t.relid JOIN pg_type y ON y.oid = a.atttypid WHERE a.attnum > 0)
+    UNION ALL SELECT format('late key %s', k.oid)
+      FROM pg_constraint k WHERE k.contype IN ('p', 'u', 'x') AND k.condeferrable AND k.conrelid IN (SELECT relid FROM tables)
     UNION ALL SELECT format('key %s %s', k.oid, k.convalidated)
       FROM pg_constraint k WHERE k.contype = 'f' AND (k.conrelid IN (SELECT relid FROM tables) OR k.confrelid IN (SELECT relid FROM tables))
   ) AS f $f$;
