@@ -63,7 +63,7 @@ impl World {
         self.tool(&[&["purge", "--plan", plan], more].concat())
     }
 
-    async fn purge(&self, plan: &str) -> Finished {
+    pub(crate) async fn purge(&self, plan: &str) -> Finished {
         self.purging(plan, &[]).finish().await
     }
 

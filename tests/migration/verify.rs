@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use serde_json::Value;
 
 use crate::servers::Database;
-use crate::world::{Finished, World};
+use crate::world::{Finished, Schema, World};
 
 /// Orders with items and parts for everybody, then a run.
 pub(crate) async fn moved() -> (World, String) {
@@ -184,6 +184,76 @@ async fn rows_that_went_in_a_cascade_are_touched() {
     // The order, two items, one part.
     let touched = &finished.json["result"]["touched"];
     assert_eq!(*touched, serde_json::json!([{ "user": "1", "rows": 4 }]));
+}
+
+/// Keys whose text depends on the settings of the session.
+static CLOCKS: Schema = Schema {
+    name: "clocks",
+    sql: "
+CREATE TABLE users (id bigint PRIMARY KEY);
+CREATE TABLE visits (user_id bigint NOT NULL REFERENCES users, at timestamptz, note text, PRIMARY KEY (user_id, at));
+CREATE TABLE looks (user_id bigint, at timestamptz, n int, PRIMARY KEY (user_id, at, n),
+  FOREIGN KEY (user_id, at) REFERENCES visits ON DELETE CASCADE);
+CREATE TABLE laps (user_id bigint NOT NULL REFERENCES users, took interval, share float8, tag bytea, note text,
+  PRIMARY KEY (user_id, took, share, tag));
+",
+    rows: "
+INSERT INTO users SELECT generate_series(1, {users});
+INSERT INTO visits SELECT u, timestamptz '2026-03-29 01:30:00+01' + u * interval '1 hour' + v * interval '40 days', 'visit'
+  FROM generate_series(1, {users}) u, generate_series(1, 3) v;
+INSERT INTO looks SELECT user_id, at, n FROM visits, generate_series(1, 2) n;
+INSERT INTO laps SELECT u, u * interval '1 day 02:03:04.5', u / 3.0, decode(md5(u::text), 'hex'), 'lap' FROM generate_series(1, {users}) u;
+",
+    users: "true",
+    rules: "",
+    owned: &[
+        ("users", "SELECT id::text AS usr, t::text AS line FROM users t"),
+        ("visits", "SELECT user_id::text AS usr, t::text AS line FROM visits t"),
+        ("looks", "SELECT user_id::text AS usr, t::text AS line FROM looks t"),
+        ("laps", "SELECT user_id::text AS usr, t::text AS line FROM laps t"),
+    ],
+};
+
+const ABROAD: [&str; 5] = [
+    "TimeZone = 'Asia/Tokyo'",
+    "DateStyle = 'German, DMY'",
+    "IntervalStyle = 'iso_8601'",
+    "bytea_output = 'escape'",
+    "extra_float_digits = -10",
+];
+
+#[tokio::test]
+async fn what_a_writer_touched_is_known_whatever_settings_the_writer_and_the_servers_have() {
+    let world = World::new(&CLOCKS).await;
+    world.install().await.expect(0);
+    for database in [&world.us, &world.eu] {
+        let admin = database.admin().await;
+        for setting in ABROAD {
+            let of_all = format!("ALTER DATABASE {} SET {setting}", database.name);
+            admin.must(&of_all).await;
+        }
+    }
+    let plan = world.plan().await;
+    world.moving("run", &plan, &[]).finish().await.expect(0);
+    let shopper = world.eu.shopper().await;
+    shopper
+        .must(
+            "UPDATE visits SET note = 'mine' WHERE user_id = 1 AND at = (SELECT min(at) FROM visits WHERE user_id = 1); \
+             DELETE FROM visits WHERE user_id = 1 AND at = (SELECT max(at) FROM visits WHERE user_id = 1); \
+             UPDATE laps SET note = 'mine' WHERE user_id = 1",
+        )
+        .await;
+    let finished = world.verify().await.expect(0);
+    says(&finished, true, true);
+    let result = &finished.json["result"];
+    assert_eq!(result["verified"], 11);
+    // Two that were changed, one that was deleted, two that went with it.
+    let touched = serde_json::json!([{ "user": "1", "rows": 5 }]);
+    assert_eq!(result["touched"], touched);
+    let there = world.dump(&world.eu).await;
+    world.purge(&plan).await.expect(0);
+    assert_eq!(world.dump(&world.us).await.len(), 0);
+    assert_eq!(world.dump(&world.eu).await, there);
 }
 
 #[tokio::test]

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use regionwise_postgres::{Direct, DirectOptions, Dsn, Endpoint, Error};
+use regionwise_relocation::sql::TEXT_FORM;
 
 /// Group role of the mover: the fence knows it, `install` grants it what it needs.
 pub const MOVER_ROLE: &str = "regionwise_move";
@@ -82,6 +83,7 @@ impl Purpose {
             Self::Verify => VERIFY_ROLE,
         };
         let mut settings = vec![("role", role.to_owned())];
+        settings.extend(TEXT_FORM.map(|(name, value)| (name, value.to_owned())));
         match self {
             Self::Read => settings.extend(by_index.map(|name| (name, "off".to_owned()))),
             Self::Write => {

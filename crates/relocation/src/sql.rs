@@ -19,6 +19,20 @@ pub mod purge;
 mod rows;
 pub mod select;
 
+/// What the text of a value depends on. Keys of rows are compared as text, so each is made under these settings, by
+/// whomever.
+pub const TEXT_FORM: [(&str, &str); 9] = [
+    ("datestyle", "ISO, MDY"),
+    ("timezone", "UTC"),
+    ("intervalstyle", "postgres"),
+    ("bytea_output", "hex"),
+    ("extra_float_digits", "1"),
+    ("lc_monetary", "C"),
+    ("lc_numeric", "C"),
+    ("lc_time", "C"),
+    ("xmloption", "content"),
+];
+
 /// The role that the mover takes on with `SET ROLE`.
 pub const MOVE_ROLE: &str = "regionwise_move";
 

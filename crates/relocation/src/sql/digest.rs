@@ -2,18 +2,15 @@
 
 use std::fmt::Write as _;
 
-use super::name::{array, column};
+use super::TEXT_FORM;
+use super::name::{array, column, literal};
 use super::owner::NOBODY;
 use super::rows::{branches, version};
 use crate::catalog::Column;
 use crate::closure::{Closure, Member};
 
-/// Settings that text output depends on, and what keeps plans on indexes: the tables may never have been analysed
-/// since the mover filled them.
-pub(super) const SETTINGS: &str = "\
-    SET search_path = pg_catalog, pg_temp SET row_security = off \
-    SET datestyle = 'ISO, MDY' SET timezone = 'UTC' SET intervalstyle = 'postgres' SET bytea_output = 'hex' \
-    SET extra_float_digits = 1 SET lc_monetary = 'C' SET lc_numeric = 'C' SET lc_time = 'C' SET xmloption = 'content' \
+/// What keeps plans on indexes: the tables may never have been analysed since the mover filled them.
+const BY_INDEX: &str = "\
     SET plan_cache_mode = force_custom_plan SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off \
     SET max_parallel_workers_per_gather = 0 SET jit = off";
 
@@ -41,14 +38,21 @@ pub(super) fn functions(closure: &Closure) -> String {
             rows.push(branch.select(&format!("{}, {number}, {key}, {hash}", branch.user)));
         }
     }
+    let settings = format!("{} SET row_security = off {BY_INDEX}", pinned());
     include_str!("install/digests.sql")
         .replace("{{key_type}}", &closure.user_key().kind.name)
-        .replace("{{settings}}", SETTINGS)
+        .replace("{{settings}}", &settings)
         .replace("{{nobody}}", NOBODY)
         .replace("{{seal}}", SEAL)
         .replace("{{users}}", &users.join("\n      UNION ALL\n      "))
         .replace("{{versions}}", &versions.join("\n      UNION ALL\n      "))
         .replace("{{rows}}", &rows.join("\n    UNION ALL\n    "))
+}
+
+/// Settings of a function that writes values as text.
+pub(super) fn pinned() -> String {
+    let text = TEXT_FORM.map(|(name, value)| format!("SET {name} = {}", literal(value)));
+    format!("SET search_path = pg_catalog, pg_temp {}", text.join(" "))
 }
 
 /// The primary key of a row as text.

@@ -1,6 +1,6 @@
 //! The fence of one table: its trigger function, made for the way that this table finds its user, and its triggers.
 
-use super::digest::key;
+use super::digest::{key, pinned};
 use super::name::{column, identifier, literal, table};
 use super::owner::{is_direct, names_the_user, owner};
 use super::{MOVE_ROLE, owner::NOBODY};
@@ -54,7 +54,8 @@ pub(super) fn function(closure: &Closure, number: usize, class: i32, signup: boo
         .replace("{{root_key}}", if root { ROOT_KEY } else { "" })
         .replace("{{sign_up}}", if root && signup { SIGN_UP } else { "" })
         .replace("{{invisible}}", if root { "" } else { INVISIBLE })
-        .replace("{{note}}", &note(member, number))
+        .replace("{{note}}", &note(number))
+        + &key_function(member, number)
 }
 
 const ROOT_KEY: &str = "IF v_old <> v_new THEN
@@ -176,16 +177,25 @@ fn passes_until_commit(closure: &Closure, member: &Member) -> &'static str {
 }
 
 /// Notes primary keys for users whose changes are collected.
-fn note(member: &Member, number: usize) -> String {
+fn note(number: usize) -> String {
     format!(
         "IF TG_OP <> 'INSERT' THEN\n        \
-           INSERT INTO regionwise.dirty VALUES (v_old, {number}, ({})::text, coalesce(v_old_epoch, v_epoch));\n      \
+           INSERT INTO regionwise.dirty VALUES (v_old, {number}, regionwise.key_{number}(OLD), coalesce(v_old_epoch, v_epoch));\n      \
          END IF;\n      \
          IF TG_OP <> 'DELETE' THEN\n        \
-           INSERT INTO regionwise.dirty VALUES (v_new, {number}, ({})::text, v_epoch);\n      \
-         END IF;",
-        key(member, "OLD"),
-        key(member, "NEW"),
+           INSERT INTO regionwise.dirty VALUES (v_new, {number}, regionwise.key_{number}(NEW), v_epoch);\n      \
+         END IF;"
+    )
+}
+
+/// Makes the key of a noted row: as `row_digests` writes it, and not as the writer's settings would. A function of its own,
+/// because settings cost every call, and most writers note nothing.
+fn key_function(member: &Member, number: usize) -> String {
+    format!(
+        "CREATE OR REPLACE FUNCTION regionwise.key_{number}(p_row record) RETURNS text\n\
+         LANGUAGE plpgsql STABLE {} AS $key$\nBEGIN\n  RETURN ({})::text;\nEND $key$;\n",
+        pinned(),
+        key(member, "p_row"),
     )
 }
 
@@ -263,8 +273,9 @@ BEGIN
     EXECUTE format('DROP TRIGGER %I ON %s', t.tgname, t.relation);
   END LOOP;
   FOR t IN SELECT p.oid::regprocedure AS function FROM pg_proc p
-           WHERE p.pronamespace = 'regionwise'::regnamespace AND p.proname ~ '^fence_[0-9]+$'
-             AND NOT EXISTS (SELECT FROM pg_trigger g WHERE g.tgfoid = p.oid) LOOP
+           WHERE p.pronamespace = 'regionwise'::regnamespace AND p.proname ~ '^(fence|key)_[0-9]+$'
+             AND NOT EXISTS (SELECT FROM pg_trigger g JOIN pg_proc f ON f.oid = g.tgfoid
+               WHERE f.pronamespace = p.pronamespace AND f.proname = replace(p.proname, 'key', 'fence')) LOOP
     EXECUTE format('DROP FUNCTION %s', t.function);
   END LOOP;
 END $others$;\n",

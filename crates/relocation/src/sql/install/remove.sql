@@ -12,7 +12,7 @@ BEGIN
   -- The schema itself may hold what is not ours.
   FOR t IN SELECT p.oid::regprocedure AS function FROM pg_catalog.pg_proc p
            WHERE p.pronamespace = 'regionwise'::regnamespace
-             AND (p.proname ~ '^fence_[0-9]+$' OR p.proname IN ('is_home', 'refuse', 'salt', 'hold', 'statement', 'declared', 'declared_snapshot',
+             AND (p.proname ~ '^(fence|key)_[0-9]+$' OR p.proname IN ('is_home', 'refuse', 'salt', 'hold', 'statement', 'declared', 'declared_snapshot',
                'no_truncate', 'mover_statement', 'enter', 'lock_homes', 'unwatch', 'fingerprint', 'sign_up', 'digests', 'seals', 'row_digests', 'change')) LOOP
     EXECUTE format('DROP FUNCTION %s', t.function);
   END LOOP;
