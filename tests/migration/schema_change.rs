@@ -46,6 +46,45 @@ async fn a_column_added_after_the_copy_stops_the_run_before_anybody_is_released(
     assert_eq!(eu.number(left).await, 0);
 }
 
+/// Written in no row: each side has the moment of its own ALTER TABLE.
+const MOMENT: &str = "ALTER TABLE comments ADD COLUMN created timestamptz NOT NULL DEFAULT now()";
+
+#[tokio::test]
+async fn a_column_that_differs_and_is_installed_after_the_proof_activates_nobody() {
+    let world = World::ready().await;
+    let plan = world.plan().await;
+    let mut run = world
+        .moving("run", &plan, &["--lanes", "1"])
+        .hold("shipped")
+        .start();
+    assert!(run.is_held().await);
+    for database in [&world.us, &world.eu] {
+        database.admin().await.must(MOMENT).await;
+    }
+    world.install().await.expect(0);
+    run.release();
+    let ended = run.finish().await.expect(10);
+    assert!(
+        ended.said.contains("the schema may have changed"),
+        "{}",
+        ended.said
+    );
+    assert_eq!(
+        world.at_home(&world.eu).await,
+        Vec::<String>::new(),
+        "{}",
+        ended.said
+    );
+    assert_eq!(world.between().await, Vec::<String>::new());
+    world.no_locks_left().await;
+
+    // The new plan sends what the column has.
+    let plan = world.plan().await;
+    world.moving("run", &plan, &[]).finish().await.expect(0);
+    assert_eq!(world.at_home(&world.eu).await, world.chosen().await);
+    world.verify().await.expect(0);
+}
+
 /// Each renewal of a claim is under way for a while, and a run that pauses takes longer still.
 const SLOW_RENEWALS: &str = "
 CREATE FUNCTION slow() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog AS $$ BEGIN

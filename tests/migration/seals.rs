@@ -66,7 +66,50 @@ async fn a_seal_is_of_one_start_of_the_server() {
     // After a crash, transactions that were lost give their numbers to others.
     let world = World::new().await;
     let admin = world.us.admin().await;
-    let nothing = "SELECT seal = sha256(timestamptz_send(pg_postmaster_start_time())) FROM regionwise.seals(ARRAY['9'])";
+    let nothing = "SELECT seal = sha256(timestamptz_send(pg_postmaster_start_time()) || textsend(fingerprint)) \
+                   FROM regionwise.seals(ARRAY['9']), regionwise.install";
     let holds = admin.text(&format!("SELECT ({nothing})::text")).await;
     assert_eq!(holds.as_deref(), Some("true"));
+}
+
+#[tokio::test]
+async fn a_seal_is_of_one_installed_schema() {
+    let world = World::new().await;
+    let admin = world.us.admin().await;
+    let proven = seal(&admin, 1).await;
+    // As `install` leaves it after DDL that wrote no row.
+    let installed = "UPDATE regionwise.install SET fingerprint = md5(fingerprint)";
+    admin.must(installed).await;
+    assert_ne!(seal(&admin, 1).await, proven);
+}
+
+/// Each leaves names and types of the columns, and the versions of the rows, as they were.
+const OTHER_VALUES: [&str; 2] = [
+    "ALTER TABLE orders DROP COLUMN note, ADD COLUMN note text",
+    "ALTER TABLE parts RENAME COLUMN txt TO other; ALTER TABLE parts ADD COLUMN txt text; ALTER TABLE parts DROP COLUMN other",
+];
+
+#[tokio::test]
+async fn a_schema_that_gives_the_same_rows_other_values_is_another_one() {
+    let world = World::new().await;
+    let admin = world.us.admin().await;
+    let same =
+        "SELECT count(*) FROM regionwise.install WHERE fingerprint = regionwise.fingerprint()";
+    let proven = seal(&admin, 1).await;
+    for change in OTHER_VALUES {
+        admin.must("BEGIN").await;
+        admin.must(change).await;
+        assert_eq!(seal(&admin, 1).await, proven, "a row was written: {change}");
+        assert_eq!(admin.number(same).await, 0, "{change}");
+        admin.must("ROLLBACK").await;
+    }
+    // A table that is only written anew, with all its values, is not.
+    admin
+        .must("ALTER TABLE orders ADD COLUMN more int NOT NULL DEFAULT 7")
+        .await;
+    admin
+        .must("UPDATE regionwise.install SET fingerprint = regionwise.fingerprint()")
+        .await;
+    admin.must("VACUUM FULL orders").await;
+    assert_eq!(admin.number(same).await, 1);
 }

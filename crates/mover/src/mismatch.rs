@@ -67,6 +67,10 @@ impl fmt::Display for Row {
         match how {
             Difference::MissingAtTarget => write!(f, "{table} ({key}) is missing at the target"),
             Difference::ExtraAtTarget => write!(f, "{table} ({key}) is not at the source"),
+            Difference::Columns(columns) if columns.is_empty() => write!(
+                f,
+                "{table} ({key}) differs in no column of the plan; the schema may have changed"
+            ),
             Difference::Columns(columns) => {
                 write!(f, "{table} ({key}) differs in {}", columns.join(", "))
             }

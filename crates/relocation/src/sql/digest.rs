@@ -14,10 +14,12 @@ const BY_INDEX: &str = "\
     SET plan_cache_mode = force_custom_plan SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off \
     SET max_parallel_workers_per_gather = 0 SET jit = off";
 
-/// Over the versions of a user's rows, and the server's start: on another server, or after a promotion, the same numbers
-/// mean other rows. It does not tell a crash of the server's own processes, after which numbers of lost transactions come
-/// again: a seal must not outlive the sessions that it was made in.
+/// Over the versions of a user's rows, the installed schema, and the server's start: DDL can give the same versions other
+/// values, and on another server, or after a promotion, the same numbers mean other rows. It does not tell a crash of the
+/// server's own processes, after which numbers of lost transactions come again: a seal must not outlive the sessions that it
+/// was made in.
 const SEAL: &str = "sha256(timestamptz_send(pg_postmaster_start_time()) || \
+    (SELECT textsend(i.fingerprint) FROM regionwise.install i) || \
     coalesce(string_agg(found.version, ''::bytea ORDER BY found.version), ''::bytea))";
 
 /// `digests`, `seals` and `row_digests`.

@@ -7,8 +7,11 @@ LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET r
     UNION SELECT t.name FROM unnest(ARRAY[{{tables}}]::regclass[]) AS t(name)
   )
   SELECT md5(string_agg(f.fact, ';' ORDER BY f.fact COLLATE "C")) FROM (
-    SELECT format('column %s %s %s %s %s %s', a.attrelid::oid, a.attname, a.atttypid, a.atttypmod, a.attnotnull, a.attgenerated) AS fact
-      FROM pg_attribute a JOIN tables t ON a.attrelid = t.relid WHERE a.attnum > 0 AND NOT a.attisdropped
+    -- With the place: a column that was dropped and added again, or took another's name, has other values in the same rows.
+    SELECT format('column %s %s %s %s %s %s %s %s', a.attrelid::oid, a.attnum, a.attname, a.atttypid, a.atttypmod, a.attnotnull,
+        a.attgenerated, CASE WHEN a.attgenerated <> '' THEN pg_get_expr(d.adbin, d.adrelid) END) AS fact
+      FROM pg_attribute a JOIN tables t ON a.attrelid = t.relid LEFT JOIN pg_attrdef d ON d.adrelid = a.attrelid AND d.adnum = a.attnum
+      WHERE a.attnum > 0 AND NOT a.attisdropped
     UNION ALL SELECT format('trigger %s %s %s', g.tgrelid::oid, g.tgname, g.tgenabled)
       FROM pg_trigger g JOIN tables t ON g.tgrelid = t.relid WHERE NOT g.tgisinternal AND g.tgname LIKE '~regionwise%'
     UNION ALL SELECT format('label %s %s %s', e.enumtypid, e.oid, e.enumlabel)
