@@ -16,6 +16,9 @@ use crate::shared::Shared;
 /// So many rows are looked at column by column; the rest is counted.
 const LOOKED_AT: usize = 10;
 
+/// Rows whose keys a run keeps while it looks which ones differ: when a whole user does, there may be millions.
+const KEPT: usize = 10_000;
+
 /// What is not equal of one user.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Mismatch {
@@ -23,6 +26,14 @@ pub struct Mismatch {
     pub rows: Vec<Row>,
     /// Rows that are not equal, those in `rows` included.
     pub count: usize,
+    /// Whether there may be more: of very many it is not known which two are one row that changed.
+    pub at_least: bool,
+}
+
+impl Mismatch {
+    pub(crate) const fn or_more(&self) -> &'static str {
+        if self.at_least { "at least " } else { "" }
+    }
 }
 
 /// A row that is not the same in both clusters.
@@ -55,7 +66,7 @@ impl fmt::Display for Mismatch {
         match self.count.saturating_sub(1) {
             0 => Ok(()),
             1 => f.write_str(", and one more row"),
-            more => write!(f, ", and {more} more rows"),
+            more => write!(f, ", and {}{more} more rows", self.or_more()),
         }
     }
 }
@@ -87,7 +98,7 @@ pub(crate) async fn locate(
 ) -> Result<Mismatch, Error> {
     let users = [user.to_owned()];
     let run = shared.run.id.as_str();
-    let mut found = differing(source, target, run, &users).await?;
+    let mut found = differing(source, target, run, &users, KEPT).await?;
     let sides = Sides {
         closure: &shared.closure,
         layouts: &shared.layouts,
@@ -124,6 +135,7 @@ pub(crate) async fn compare(
     differing: Differing,
     noted: &HashSet<Name>,
 ) -> Result<Compared, Error> {
+    let (whole, least) = (differing.is_whole(), differing.least());
     let (here, there) = (by_name(differing.here), by_name(differing.there));
     let mut missing = Vec::new();
     let mut found = Vec::new();
@@ -145,12 +157,14 @@ pub(crate) async fn compare(
     let mut mismatch = Mismatch {
         user: user.to_owned(),
         rows: Vec::new(),
-        count: found.len(),
+        count: if whole { found.len() } else { least },
+        at_least: !whole,
     };
     for ((number, key), how) in found.into_iter().take(LOOKED_AT) {
         let how = match how {
-            Some(how) => how,
-            None => Difference::Columns(columns(sides, number, &key).await?),
+            // Of a row that was kept for one side the other may have been left out.
+            Some(how) if whole => how,
+            Some(_) | None => difference(sides, number, &key).await?,
         };
         mismatch.rows.push(Row {
             table: sides.layouts[number].table.clone(),
@@ -216,8 +230,8 @@ async fn without_noted_parents(
         .collect())
 }
 
-/// The columns in which one row differs.
-async fn columns(sides: &Sides<'_>, number: usize, key: &[String]) -> Result<Vec<String>, Error> {
+/// How one row differs.
+async fn difference(sides: &Sides<'_>, number: usize, key: &[String]) -> Result<Difference, Error> {
     let layout = &sides.layouts[number];
     let sql = delta::copy_out(sides.closure, number, &[key.to_vec()]);
     let fields = layout.fields();
@@ -225,28 +239,34 @@ async fn columns(sides: &Sides<'_>, number: usize, key: &[String]) -> Result<Vec
         fetch(sides.source, &sql, fields),
         fetch(sides.target, &sql, fields)
     );
-    let (here, there) = (here?, there?);
+    let (here, there) = match (here?, there?) {
+        (Some(_), None) => return Ok(Difference::MissingAtTarget),
+        (None, Some(_)) => return Ok(Difference::ExtraAtTarget),
+        (here, there) => (here.unwrap_or_default(), there.unwrap_or_default()),
+    };
     let columns = layout.columns.iter();
-    Ok(columns
+    let differ = columns
         .zip(here.iter().zip(&there))
         .filter(|(_, (here, there))| here != there)
-        .map(|(column, _)| column.clone())
-        .collect())
+        .map(|(column, _)| column.clone());
+    Ok(Difference::Columns(differ.collect()))
 }
 
-async fn fetch(session: &Direct, sql: &str, fields: u16) -> Result<Vec<Option<Vec<u8>>>, Error> {
+/// The values of one row, if it is there.
+async fn fetch(
+    session: &Direct,
+    sql: &str,
+    fields: u16,
+) -> Result<Option<Vec<Option<Vec<u8>>>>, Error> {
     let mut out = session.copy_out(sql).await?;
     let mut reader = CopyReader::new(fields + 1);
-    let mut found = Vec::new();
+    let mut found = None;
     while let Some(piece) = out.next().await? {
         reader.push(&piece);
         let malformed = |error| session.unexpected(format!("a COPY that is none: {error}"));
         while let Some(tuple) = reader.next().map_err(malformed)? {
-            found = tuple
-                .fields()
-                .skip(1)
-                .map(|field| field.map(<[u8]>::to_vec))
-                .collect();
+            let fields = tuple.fields().skip(1);
+            found = Some(fields.map(|field| field.map(<[u8]>::to_vec)).collect());
         }
     }
     Ok(found)

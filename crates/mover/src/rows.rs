@@ -192,19 +192,46 @@ impl<'a> Comparison<'a> {
     }
 }
 
-/// Rows of one user that one side has alone.
+/// Rows of one user that one side has alone: the first ones, and how many there are.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Differing {
     pub(crate) here: Vec<RowDigest>,
     pub(crate) there: Vec<RowDigest>,
+    all_here: usize,
+    all_there: usize,
 }
 
-/// By user; who differs in nothing is not listed.
+impl Differing {
+    fn add(&mut self, lone: Lone, most: usize) {
+        let has_room = self.here.len() + self.there.len() < most;
+        let (row, rows, all) = match lone {
+            Lone::Here(row) => (row, &mut self.here, &mut self.all_here),
+            Lone::There(row) => (row, &mut self.there, &mut self.all_there),
+        };
+        *all += 1;
+        if has_room {
+            rows.push(row);
+        }
+    }
+
+    /// Whether every row was kept.
+    pub(crate) const fn is_whole(&self) -> bool {
+        self.here.len() == self.all_here && self.there.len() == self.all_there
+    }
+
+    /// So many rows differ at least: a row that changed is one at each side.
+    pub(crate) fn least(&self) -> usize {
+        self.all_here.max(self.all_there)
+    }
+}
+
+/// By user, of each at most `most` rows; who differs in nothing is not listed.
 pub(crate) async fn differing(
     source: &Direct,
     target: &Direct,
     run: &str,
     users: &[String],
+    most: usize,
 ) -> Result<HashMap<String, Differing>, Error> {
     let (here, there) = tokio::join!(
         Listing::open(source, run, users),
@@ -213,13 +240,37 @@ pub(crate) async fn differing(
     let mut comparison = Comparison::new(here?, there?);
     let mut found: HashMap<String, Differing> = HashMap::new();
     while let Some(lone) = comparison.next().await? {
-        match lone {
-            Lone::Here(row) => found.entry(row.user.clone()).or_default().here.push(row),
-            Lone::There(row) => found.entry(row.user.clone()).or_default().there.push(row),
-        }
+        let (Lone::Here(row) | Lone::There(row)) = &lone;
+        found.entry(row.user.clone()).or_default().add(lone, most);
     }
     let (here, there) = tokio::join!(source.batch(CLOSE), target.batch(CLOSE));
     here?;
     there?;
     Ok(found)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn of_very_many_rows_that_differ_the_first_are_kept_and_all_are_counted() {
+        let row = |number: u8| RowDigest {
+            user: "1".to_owned(),
+            table: 0,
+            key: vec![number.to_string()],
+            digest: Digest([number; 32]),
+        };
+        let mut differing = Differing::default();
+        for number in 0..3 {
+            differing.add(Lone::Here(row(number)), 5);
+        }
+        assert!(differing.is_whole());
+        for number in 3..100 {
+            differing.add(Lone::There(row(number)), 5);
+        }
+        assert!(!differing.is_whole());
+        assert_eq!((differing.here.len(), differing.there.len()), (3, 2));
+        assert_eq!(differing.least(), 97);
+    }
 }

@@ -6,8 +6,9 @@ use serde_json::Value;
 use tokio::sync::watch;
 
 use crate::scenarios::all_at_once;
+use crate::scenarios::torture::peak_of;
 use crate::session::Session;
-use crate::world::{Schema, World};
+use crate::world::{Schema, Servers, World};
 
 static BIG: Schema = Schema {
     name: "big",
@@ -211,4 +212,57 @@ async fn a_large_user_with_a_row_that_changed_after_the_proof_is_not_activated_w
     let finished = world.verify().await.expect(10);
     assert_eq!(finished.json["result"]["wrong"][0]["user"], "1");
     assert!(finished.said.contains("7777"), "{}", finished.said);
+}
+
+/// A column that each side computes by a function of its own, under one name.
+static SCORES: Schema = Schema {
+    name: "scores",
+    sql: "
+CREATE TABLE users (id bigint PRIMARY KEY);
+CREATE FUNCTION score(n int) RETURNS int IMMUTABLE LANGUAGE sql AS 'SELECT n * 2';
+CREATE TABLE games (id bigint PRIMARY KEY, user_id bigint NOT NULL REFERENCES users, n int NOT NULL,
+  score int GENERATED ALWAYS AS (public.score(n)) STORED);
+CREATE INDEX ON games (user_id);
+",
+    rows: "
+INSERT INTO users SELECT generate_series(1, {users});
+INSERT INTO games (id, user_id, n) SELECT i, 1, i FROM generate_series(1, 120000) i;
+ANALYZE;
+",
+    users: "true",
+    rules: "",
+    owned: &[(
+        "users",
+        "SELECT id::text AS usr, t::text AS line FROM users t",
+    )],
+};
+
+#[tokio::test]
+async fn a_user_all_of_whose_rows_differ_is_named_with_ten_of_them_in_little_memory() {
+    let world = World::bare(Servers::shared(), &SCORES, 1).await;
+    let other = "CREATE OR REPLACE FUNCTION score(n int) RETURNS int IMMUTABLE LANGUAGE sql AS 'SELECT n * 3'";
+    world.eu.admin().await.must(other).await;
+    world.install().await.expect(0);
+    let plan = world.plan().await;
+    let mut call = world.tool(&["run", "--plan", &plan, "--lanes", "1"]);
+    call.command.env("TOKIO_WORKER_THREADS", "2");
+    let mut call = call.start();
+    let mut peak = 0;
+    while !call.has_ended() {
+        peak = peak_of(&call).unwrap_or(peak);
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    let finished = call.finish().await.expect(10);
+    assert!(peak > 0 && peak <= 48 * 1024, "{peak} KiB");
+    assert_eq!(finished.json["reason"], "mismatch", "{}", finished.said);
+    let mismatch = &finished.json["result"]["mismatch"];
+    assert_eq!(
+        (&mismatch["count"], &mismatch["at_least"]),
+        (&120_000.into(), &true.into())
+    );
+    let rows = mismatch["rows"].as_array().unwrap();
+    assert_eq!(rows.len(), 10);
+    for row in rows {
+        assert_eq!(row["how"]["columns"], serde_json::json!(["score"]));
+    }
 }

@@ -134,7 +134,7 @@ async fn torture_s47_a_user_of_five_million_rows_moves_under_five_hundred_writes
 }
 
 /// The most memory that the process ever had, in KiB; none once it is gone.
-fn peak_of(call: &Running) -> Option<u64> {
+pub(super) fn peak_of(call: &Running) -> Option<u64> {
     let status = std::fs::read_to_string(format!("/proc/{}/status", call.pid()?)).ok()?;
     let mut lines = status.lines();
     let peak = lines.find_map(|line| line.strip_prefix("VmHWM:"))?;

@@ -87,7 +87,7 @@ impl fmt::Display for Wrong {
             None => f.write_str("the two clusters do not tell which ones"),
             Some(row) => match mismatch.count.saturating_sub(1) {
                 0 => write!(f, "{row}"),
-                more => write!(f, "{row}, and {more} more"),
+                more => write!(f, "{row}, and {}{more} more", mismatch.or_more()),
             },
         };
         match self {
@@ -186,7 +186,7 @@ async fn of_run(
         return Ok(());
     }
     let keys: Vec<String> = closer.iter().map(|(user, _)| user.clone()).collect();
-    let mut rows = differing(sides.source, sides.target, run, &keys).await?;
+    let mut rows = differing(sides.source, sides.target, run, &keys, usize::MAX).await?;
     for (user, at_source) in closer {
         let noted = noted.remove(&user).unwrap_or_default();
         let rows = rows.remove(&user).unwrap_or_default();
