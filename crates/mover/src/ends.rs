@@ -19,7 +19,7 @@ const LOCK_WAIT: Duration = Duration::from_millis(200);
 const SILENT_PEER: Duration = Duration::from_secs(3);
 
 /// A row that the target excludes would stand in its log with the values of the key, and a statement with the users it
-/// names. `install` grants what this needs; a mover without it moves all the same.
+/// names. `install` grants what this needs; who lacks it works all the same.
 const NO_VALUES_IN_THE_LOG: &str = "\
     DO $$ BEGIN PERFORM set_config('log_error_verbosity', 'terse', false); \
     EXCEPTION WHEN insufficient_privilege THEN NULL; END $$; \
@@ -125,9 +125,7 @@ impl End {
             settings: purpose.settings(),
         };
         let session = Box::pin(Direct::open(&self.dsn, &options)).await?;
-        if purpose == Purpose::Write {
-            session.batch(NO_VALUES_IN_THE_LOG).await?;
-        }
+        session.batch(NO_VALUES_IN_THE_LOG).await?;
         Ok(session)
     }
 }

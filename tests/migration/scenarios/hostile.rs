@@ -2,10 +2,13 @@
 
 use std::collections::BTreeSet;
 
+use regionwise_mover::{End, Purpose};
+use regionwise_postgres::Dsn;
+
 use crate::scenarios::{all_at_once, shop};
 use crate::servers::EU;
 use crate::session::refused;
-use crate::world::{Finished, WIDE};
+use crate::world::{Finished, PATIENCE, WIDE};
 
 /// A row of nobody we know at the target that has user 1's e-mail address.
 const TAKEN: &str =
@@ -450,6 +453,34 @@ async fn s58_no_value_is_written_down() {
     assert!(told.len() > 10_000, "nothing was said");
     let lines: BTreeSet<&str> = told.lines().filter(|line| line.contains(canary)).collect();
     assert!(lines.is_empty(), "{lines:#?}");
+}
+
+/// A statement that fails may name users and keys of rows.
+#[tokio::test]
+async fn no_session_has_its_failed_statements_in_the_servers_log() {
+    let (world, _) = shop().await;
+    for (purpose, user) in [
+        (Purpose::Read, "carrier"),
+        (Purpose::Write, "carrier"),
+        (Purpose::Change, "carrier"),
+        (Purpose::Book, "carrier"),
+        (Purpose::Verify, "auditor"),
+    ] {
+        for database in [&world.us, &world.eu] {
+            let (port, name) = (database.server.port, &database.name);
+            let dsn = format!("postgres://{user}@127.0.0.1:{port}/{name}");
+            let end = End {
+                cluster: "shop".to_owned(),
+                dsn: Dsn::parse(&dsn).unwrap(),
+                allow_plaintext: true,
+                connect_within: PATIENCE,
+            };
+            let session = Box::pin(end.open(purpose, "test")).await.unwrap();
+            let settings = "SELECT current_setting('log_min_error_statement') || ' ' || current_setting('log_error_verbosity')";
+            let found: String = session.ask(settings).await.unwrap()[0].get(0);
+            assert_eq!(found, "panic terse", "{purpose:?}");
+        }
+    }
 }
 
 #[tokio::test]

@@ -80,7 +80,12 @@ DO $parameter$ BEGIN
     OR NOT has_parameter_privilege('{{move}}', 'log_min_error_statement', 'SET') THEN
     GRANT SET ON PARAMETER session_replication_role, log_error_verbosity, log_min_error_statement TO {{move}};
   END IF;
+  IF NOT has_parameter_privilege('{{verify}}', 'log_error_verbosity', 'SET')
+    OR NOT has_parameter_privilege('{{verify}}', 'log_min_error_statement', 'SET') THEN
+    GRANT SET ON PARAMETER log_error_verbosity, log_min_error_statement TO {{verify}};
+  END IF;
 EXCEPTION WHEN insufficient_privilege THEN
-  RAISE WARNING '{{move}} still needs rights that only a superuser can give'
-    USING HINT = 'GRANT SET ON PARAMETER session_replication_role, log_error_verbosity, log_min_error_statement TO {{move}}';
+  RAISE WARNING '{{move}} and {{verify}} still need rights that only a superuser can give'
+    USING HINT = 'GRANT SET ON PARAMETER session_replication_role, log_error_verbosity, log_min_error_statement TO {{move}}; '
+      'GRANT SET ON PARAMETER log_error_verbosity, log_min_error_statement TO {{verify}}';
 END $parameter$;
