@@ -84,6 +84,7 @@ mod large;
 mod operations;
 mod shapes;
 mod torture;
+mod waits;
 mod writes;
 
 use crate::world::{Call, World};

@@ -22,6 +22,10 @@ INSERT INTO items SELECT id * 10 + i, id, i FROM orders, generate_series(1, 2) i
 INSERT INTO parts SELECT id, 1, 'part' FROM orders;
 ";
 
+/// Begins a transaction that writes as nobody does who keeps to the rules: past the fence.
+pub(crate) const PAST_THE_FENCE: &str = "BEGIN; SET LOCAL session_replication_role = replica; SET LOCAL ROLE regionwise_move; \
+     SET LOCAL regionwise.entered = 'staging by hand'";
+
 impl World {
     pub(crate) async fn verify(&self) -> Finished {
         self.tool(&["verify"]).finish().await
@@ -44,9 +48,9 @@ impl Database {
     /// Writes as nobody does who keeps to the rules: past the fence.
     pub(crate) async fn tamper(&self, sql: &str) {
         let admin = self.admin().await;
-        let past = "BEGIN; SET LOCAL session_replication_role = replica; SET LOCAL ROLE regionwise_move; \
-                    SET LOCAL regionwise.entered = 'staging by hand'";
-        admin.must(&format!("{past}; {sql}; COMMIT")).await;
+        admin
+            .must(&format!("{PAST_THE_FENCE}; {sql}; COMMIT"))
+            .await;
     }
 }
 

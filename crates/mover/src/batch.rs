@@ -57,6 +57,8 @@ pub(crate) struct Batch {
     /// Users of whom rows may be at the target: copied from then on is only what differs.
     pub(crate) begun: HashSet<String>,
     pub(crate) rounds: HashMap<String, u32>,
+    /// Users who wait for a lock that somebody keeps, and since when.
+    locked: HashMap<String, Instant>,
     /// Outcomes that are not written down yet.
     pub(crate) settled: Vec<Settled>,
     /// What went over the wire for it.
@@ -76,10 +78,26 @@ impl Batch {
             seals: Seals::default(),
             begun: HashSet::new(),
             rounds: HashMap::new(),
+            locked: HashMap::new(),
             settled: Vec::new(),
             sent: Sent::new(),
             began: Instant::now(),
         }
+    }
+
+    /// Rows of these users are at the target, and proven.
+    pub(crate) fn prove(&mut self, users: HashMap<String, Proven>, seals: Seals) {
+        for user in users.keys() {
+            self.locked.remove(user);
+        }
+        self.proven.extend(users);
+        self.seals.extend(seals);
+    }
+
+    /// How long the user has waited for a lock, from the first time on.
+    pub(crate) fn locked_for(&mut self, user: &str) -> Duration {
+        let since = self.locked.entry(user.to_owned());
+        since.or_insert_with(Instant::now).elapsed()
     }
 
     pub(crate) fn add(&mut self, sent: &Sent) {

@@ -48,6 +48,7 @@ pub enum Event {
     Waiting { reason: String },
     /// What it waited for is over.
     GoesOn,
-    /// A connection of a lane, or of the run itself, broke; it is opened again, and what is true is looked at.
+    /// A connection of a lane, or of the run itself, broke, or waited too long for a lock; it is opened again, and what is
+    /// true is looked at.
     Reconnecting { lane: Option<usize>, error: String },
 }

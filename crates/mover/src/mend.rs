@@ -41,8 +41,7 @@ struct Mended {
 impl Mended {
     fn book(self, batch: &mut Batch) {
         batch.add(&self.sent);
-        batch.proven.extend(self.users);
-        batch.seals.extend(self.seals);
+        batch.prove(self.users, self.seals);
     }
 }
 
@@ -66,7 +65,7 @@ pub(crate) async fn mend(lane: &Lane, batch: &mut Batch, users: &[String]) -> Re
                 });
                 mended.book(batch);
             }
-            Err(why) => parts.extend(Box::pin(lane.parted(batch, users, why)).await?),
+            Err(why) => Box::pin(lane.part(batch, &mut parts, users, why)).await?,
         }
     }
     Ok(())
@@ -113,7 +112,12 @@ pub(crate) async fn under_fence(
             Ok(change)
         }
         // Not had within the time that writers can be made to wait: it comes again.
-        Err(Unshipped::Database(error)) if error.sqlstate() == Some("55P03") => {
+        Err(Unshipped::Locked(error)) => {
+            if error.place == lane.write.place() {
+                // What is locked at the target is waited for without the user's lock.
+                batch.proven.remove(user);
+                batch.seals.remove(user);
+            }
             batch.forget(&users);
             Ok(None)
         }

@@ -1,31 +1,48 @@
-//! Opens sessions again that broke: how often in a row, and for how long.
+//! Opens sessions again that broke, or that somebody kept waiting for a lock: how often in a row, and for how long.
 
 use std::time::Duration;
 
 use regionwise_postgres::{Error, Kind};
 use tokio::time::{Instant, sleep};
 
-/// Sessions in a row that break before anything came of them: the next one would break too.
+/// Sessions in a row that break before anything came of them, over a longer time than [`Patience::within`]: the next one
+/// would break too. It takes both: what breaks at once may be over soon, and sessions may break rarely in a long time.
 const IN_VAIN: u32 = 8;
 
 /// The first and the longest pause between two attempts.
 const PAUSES: (Duration, Duration) = (Duration::from_millis(20), Duration::from_secs(1));
 
+/// The pause after attempts that were in vain for `since`: it grows with them, and is a little different every time, so that
+/// those who wait for the same thing do not come together again.
+pub(crate) fn pause(since: Duration) -> Duration {
+    let mut dice = [u8::MAX];
+    // Without random bytes it is the longest one.
+    let _ = getrandom::fill(&mut dice);
+    let longest = (since / 4).clamp(PAUSES.0, PAUSES.1);
+    longest / 2 + longest / 2 * u32::from(dice[0]) / u32::from(u8::MAX)
+}
+
 /// What is left to try before a broken connection ends a run.
 pub(crate) struct Patience {
-    /// From the moment of each error, however long the sessions had lasted.
+    /// From the moment of the first error in a row, and of each on that sessions cannot be opened after.
     within: Duration,
     in_vain: u32,
+    since: Option<Instant>,
 }
 
 impl Patience {
     pub(crate) const fn lasting(within: Duration) -> Self {
-        Self { within, in_vain: 0 }
+        Self {
+            within,
+            in_vain: 0,
+            since: None,
+        }
     }
 
     /// The last sessions were good for something.
     pub(crate) const fn renew(&mut self) {
         self.in_vain = 0;
+        self.since = None;
     }
 
     /// Opens again what broke with `error`, with growing pauses. `tell` hears of it when it is tried at all.
@@ -39,19 +56,23 @@ impl Patience {
         open: impl Fn() -> F,
     ) -> Result<T, Error> {
         self.in_vain += 1;
-        if !is_passing(error.kind) || self.in_vain > IN_VAIN {
+        let since = *self.since.get_or_insert_with(Instant::now);
+        let in_vain = self.in_vain > IN_VAIN && since.elapsed() > self.within;
+        if !is_passing(error.kind) || in_vain {
             return Err(error);
         }
         tell(&error);
+        // Not the first time: users may be between two homes.
+        if self.in_vain > 1 {
+            sleep(pause(since.elapsed())).await;
+        }
         let broke = Instant::now();
-        let mut pause = PAUSES.0;
         loop {
             match open().await {
                 Ok(opened) => return Ok(opened),
                 Err(again) if broke.elapsed() > self.within => return Err(again),
-                Err(_) => sleep(pause).await,
+                Err(_) => sleep(pause(broke.elapsed())).await,
             }
-            pause = (pause * 2).min(PAUSES.1);
         }
     }
 }
@@ -83,9 +104,9 @@ mod tests {
     use std::time::Duration;
 
     use regionwise_postgres::{Dsn, Error, Kind};
-    use tokio::time::sleep;
+    use tokio::time::{Instant, sleep};
 
-    use super::{IN_VAIN, Patience};
+    use super::{IN_VAIN, PAUSES, Patience, pause};
     use crate::ends::{End, Purpose};
 
     const WITHIN: Duration = Duration::from_millis(50);
@@ -127,6 +148,14 @@ mod tests {
         assert!(opened(&mut patience, &error, 1).await.is_ok());
     }
 
+    #[test]
+    fn pauses_grow_up_to_the_longest() {
+        assert!(pause(Duration::ZERO) <= PAUSES.0);
+        assert!(pause(Duration::from_secs(2)) > PAUSES.0 * 10);
+        let longest = pause(Duration::from_secs(60));
+        assert!(longest >= PAUSES.1 / 2 && longest <= PAUSES.1);
+    }
+
     #[tokio::test]
     async fn a_server_that_stays_away_ends_it() {
         let error = refused().await;
@@ -135,13 +164,16 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn sessions_that_break_again_and_again_for_nothing_end_it() {
+    async fn sessions_that_break_again_and_again_for_nothing_end_it_when_the_time_is_over() {
         let error = refused().await;
-        let mut patience = Patience::lasting(WITHIN);
-        for _ in 0..IN_VAIN {
-            assert!(opened(&mut patience, &error, 0).await.is_ok());
+        let within = WITHIN * 8;
+        let mut patience = Patience::lasting(within);
+        let (began, mut times) = (Instant::now(), 0);
+        while opened(&mut patience, &error, 0).await.is_ok() {
+            times += 1;
         }
-        assert!(opened(&mut patience, &error, 0).await.is_err());
+        assert!(began.elapsed() > within);
+        assert!(times >= IN_VAIN, "{times}");
         patience.renew();
         assert!(opened(&mut patience, &error, 0).await.is_ok());
     }

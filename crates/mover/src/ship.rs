@@ -20,6 +20,7 @@ use crate::failpoint::Point;
 use crate::lane::Lane;
 use crate::layout::{Landing, Layout, land_and};
 use crate::mismatch::{self, Mismatch};
+use crate::terms::LOCKED_WITHIN;
 
 /// What is sent to the target at once.
 pub(crate) const PIECE: usize = 64 * 1024;
@@ -73,6 +74,13 @@ pub(crate) enum Unshipped {
         "the user has more than {MOST_ROWS} rows, and Postgres cannot hash more of one user: a value has at most 1 GB"
     )]
     TooManyRows,
+    /// Somebody keeps a lock for longer than the mover waits: it gives way, and comes again.
+    #[error(
+        "what its rows need stayed locked for {} s, by a transaction that is open there or a change of the schema: {}",
+        LOCKED_WITHIN.as_secs(),
+        .0
+    )]
+    Locked(Error),
     #[error("another runner has taken over")]
     Superseded,
     #[error("{0}")]
@@ -85,6 +93,8 @@ impl From<Error> for Unshipped {
     fn from(error: Error) -> Self {
         match error.sqlstate() {
             Some("MV003") => Self::Superseded,
+            // Lock not available, deadlock.
+            Some("55P03" | "40P01") => Self::Locked(error),
             // Unique, exclusion, check, not-null.
             Some("23505" | "23P01" | "23514" | "23502") => Self::Conflict {
                 table: error.table().unwrap_or("?").to_owned(),

@@ -32,5 +32,9 @@ pub(crate) const GROUP_ROWS: u64 = 3_000;
 /// How often a user's changes are fetched outside the fence before the last ones are fetched under it.
 pub(crate) const ROUNDS: u32 = 4;
 
-/// How long a lane tries to reach a cluster again before the run gives up.
+/// How long a lane tries to reach a cluster again, or to get a lock on the run's own books, before the run gives up.
 pub(crate) const RECONNECT_WITHIN: Duration = Duration::from_secs(60);
+
+/// How long a user's rows and keys at the target are tried again while somebody keeps them locked, before the user is set
+/// aside: as long as a run holds out otherwise.
+pub(crate) const LOCKED_WITHIN: Duration = RECONNECT_WITHIN;

@@ -9,6 +9,7 @@ use regionwise_postgres::Error;
 use regionwise_relocation::protocol::{Change, Next, Objection, Settled, State, Token, next, step};
 use regionwise_relocation::sql::select;
 use serde_json::json;
+use tokio::time::sleep;
 
 use crate::batch::Batch;
 use crate::change::{self, Outcome};
@@ -17,8 +18,10 @@ use crate::failpoint::Point;
 use crate::journal;
 use crate::lane::{Halt, Lane, borrowed};
 use crate::mend::mend;
+use crate::reconnect::pause;
 use crate::shared::session_name;
 use crate::ship::{Sent, Unshipped, enter, ship};
+use crate::terms::LOCKED_WITHIN;
 
 /// What the routes of a batch ask for.
 #[derive(Default)]
@@ -64,10 +67,7 @@ impl Lane {
     async fn turns(&self, batch: &mut Batch) -> Result<(), Halt> {
         while !batch.open.is_empty() {
             self.look(batch).await?;
-            // A stop waits for users whom somebody has released and nobody serves yet.
-            if !batch.open.iter().any(|user| batch.is_released(user)) {
-                self.safe_point(batch)?;
-            }
+            self.safe_point_of_all(batch)?;
             let todo = self.decide(batch);
             if let Some(token) = todo.raise_to {
                 self.raise(batch, token).await?;
@@ -106,6 +106,14 @@ impl Lane {
             return Err(Halt::Stopped);
         }
         Ok(())
+    }
+
+    /// A stop waits for users whom somebody has released and nobody serves yet.
+    fn safe_point_of_all(&self, batch: &Batch) -> Result<(), Halt> {
+        if batch.open.iter().any(|user| batch.is_released(user)) {
+            return Ok(());
+        }
+        self.safe_point(batch)
     }
 
     /// Reads the routes that are not known.
@@ -305,8 +313,7 @@ impl Lane {
             match Box::pin(ship(self, batch.token, &users, &staging)).await {
                 Ok(shipped) => {
                     batch.add(&shipped.tables);
-                    batch.proven.extend(shipped.users);
-                    batch.seals.extend(shipped.seals);
+                    batch.prove(shipped.users, shipped.seals);
                     let (rows, bytes) = total(&shipped.tables);
                     self.shared.hold.at(Point::Shipped).await;
                     self.shared.tell(Event::Shipped {
@@ -317,40 +324,68 @@ impl Lane {
                         took: began.elapsed(),
                     });
                 }
-                Err(why) => parts.extend(Box::pin(self.parted(batch, users, why)).await?),
+                Err(why) => Box::pin(self.part(batch, &mut parts, users, why)).await?,
             }
         }
         Ok(())
     }
 
-    /// What to try again of users who could not be brought over together: both halves, or nobody when it is one alone,
-    /// who is set aside.
+    /// Leaves in `parts` what to try again of users who could not be brought over together: both halves, or one alone as
+    /// long as somebody's lock is waited for. Who is alone otherwise is set aside.
     ///
     /// # Errors
     /// What stops the whole batch is passed on.
-    pub(crate) async fn parted(
+    pub(crate) async fn part(
         &self,
         batch: &mut Batch,
+        parts: &mut Vec<Vec<String>>,
         mut users: Vec<String>,
         why: Unshipped,
-    ) -> Result<Vec<Vec<String>>, Halt> {
+    ) -> Result<(), Halt> {
         match why {
+            // The session went with a COPY that was refused at its start: the table itself is locked.
+            Unshipped::Locked(error) if !self.write.is_open() => return Err(Halt::from(error)),
             Unshipped::Superseded => return Err(Halt::Superseded),
             Unshipped::Database(error) => return Err(Halt::from(error)),
             Unshipped::Mismatch(mismatch) => return Err(Halt::Mismatch(mismatch)),
             Unshipped::Conflict { .. }
             | Unshipped::Value(_)
             | Unshipped::Dangling { .. }
+            | Unshipped::Locked(_)
             | Unshipped::TooManyRows
             | Unshipped::Wire(_) => {}
         }
         if let [user] = users.as_slice() {
-            self.set_aside(batch, user, why.to_string()).await?;
-            return Ok(Vec::new());
+            if let Unshipped::Locked(error) = &why
+                && batch.locked_for(user) < LOCKED_WITHIN
+            {
+                // The others first, each of whom may be through before this one.
+                parts.insert(0, users.clone());
+                return self.pause_for_lock(batch, user, parts.len(), error).await;
+            }
+            return self.set_aside(batch, user, why.to_string()).await;
         }
         let second = users.split_off(users.len() / 2);
         // The last one is tried next: keys stay in order.
-        Ok(vec![second, users])
+        parts.extend([second, users]);
+        Ok(())
+    }
+
+    /// Between two attempts for a user whom somebody's lock keeps, when nobody else is left of the `parts` to try.
+    async fn pause_for_lock(
+        &self,
+        batch: &mut Batch,
+        user: &str,
+        parts: usize,
+        error: &Error,
+    ) -> Result<(), Halt> {
+        self.safe_point_of_all(batch)?;
+        if parts == 1 {
+            let reason = format!("a user's rows or keys are locked: {error}");
+            self.shared.tell(Event::Waiting { reason });
+            sleep(pause(batch.locked_for(user))).await;
+        }
+        Ok(())
     }
 
     /// A user who cannot be moved stays home; what is at the target of it goes away.

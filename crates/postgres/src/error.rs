@@ -61,7 +61,7 @@ pub enum Kind {
     ShuttingDown,
     /// 53300
     TooManyConnections,
-    /// 40001, 40P01: recovery or another transaction won; trying again is right.
+    /// 40001, 40P01, 55P03: recovery or another transaction won, or keeps a lock; trying again is right.
     Conflict,
     /// 42501
     Permission,
@@ -248,7 +248,7 @@ fn kind_of(code: &SqlState, message: &str) -> Kind {
         "57P03" => Kind::StartingUp,
         "57P01" | "57P02" => Kind::ShuttingDown,
         "53300" => Kind::TooManyConnections,
-        "40001" | "40P01" => Kind::Conflict,
+        "40001" | "40P01" | "55P03" => Kind::Conflict,
         "42501" => Kind::Permission,
         "42P01" | "3F000" | "42883" | "42704" => Kind::Missing,
         "25006" => Kind::ReadOnly,
@@ -305,6 +305,8 @@ mod tests {
             (SqlState::ADMIN_SHUTDOWN, Kind::ShuttingDown),
             (SqlState::TOO_MANY_CONNECTIONS, Kind::TooManyConnections),
             (SqlState::T_R_SERIALIZATION_FAILURE, Kind::Conflict),
+            (SqlState::T_R_DEADLOCK_DETECTED, Kind::Conflict),
+            (SqlState::LOCK_NOT_AVAILABLE, Kind::Conflict),
             (SqlState::INSUFFICIENT_PRIVILEGE, Kind::Permission),
             (SqlState::UNDEFINED_TABLE, Kind::Missing),
             (SqlState::READ_ONLY_SQL_TRANSACTION, Kind::ReadOnly),
