@@ -99,7 +99,7 @@ async fn a_mover_writes_only_where_it_has_entered_and_only_what_it_may() {
         mover
             .run("SELECT regionwise.digests('none', ARRAY['1'])")
             .await,
-        refused("MV003")
+        refused("MV005")
     );
     mover.must("SET ROLE NONE").await;
     assert!(

@@ -93,6 +93,38 @@ async fn a_release_that_was_lost_before_the_target_took_over_is_finished_by_the_
 }
 
 #[tokio::test]
+async fn a_promoted_target_that_forgot_the_run_is_told_of_it_again() {
+    let world = World::ready().await;
+    let plan = world.plan().await;
+    let mut call = world
+        .moving("run", &plan, &["--lanes", "1"])
+        .hold("claimed")
+        .start();
+    assert!(call.is_held().await);
+    let eu = world.eu.admin().await;
+    assert_eq!(eu.must("DELETE FROM regionwise.run").await, 1);
+    call.release();
+    call.finish().await.expect(0);
+    world.nobody_lost().await;
+    world.verify().await.expect(0);
+}
+
+#[tokio::test]
+async fn a_run_whose_salt_is_gone_at_the_source_ends_with_that_reason() {
+    let world = World::ready().await;
+    let plan = world.plan().await;
+    let mut call = world.moving("run", &plan, &[]).hold("claimed").start();
+    assert!(call.is_held().await);
+    let us = world.us.admin().await;
+    us.must("UPDATE regionwise.run SET salt = NULL").await;
+    call.release();
+    let finished = call.finish().await.expect(21);
+    let said = format!("{}{}", finished.said, finished.told);
+    assert!(said.contains("has no salt"), "{said}");
+    world.nobody_lost().await;
+}
+
+#[tokio::test]
 async fn two_owners_that_no_promotion_made_are_refused() {
     let (world, _) = moved().await;
     let admin = world.us.admin().await;

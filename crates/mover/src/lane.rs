@@ -50,6 +50,8 @@ pub(crate) enum Halt {
     /// The schema is another one than `install` saw: digests and copies would leave something out.
     OtherSchema(String),
     Mismatch(Mismatch),
+    /// A cluster does not know the run: it was promoted, and had not got its row yet.
+    NoSalt(Error),
     Database(Error),
 }
 
@@ -58,6 +60,7 @@ impl From<Error> for Halt {
         match error.sqlstate() {
             Some("MV003") => Self::Superseded,
             Some("MV004") => Self::OtherSchema(error.place),
+            Some("MV005") => Self::NoSalt(error),
             // A table, column or type is not there, or another one; 42501 is a missing privilege.
             Some(state) if state.starts_with("42") && state != "42501" => {
                 Self::OtherSchema(error.place)
@@ -155,7 +158,7 @@ impl Lane {
                     .await?;
                     return Ok(LaneEnd::Mismatch(mismatch));
                 }
-                Err(Halt::Database(error)) => return Err(error),
+                Err(Halt::NoSalt(error) | Halt::Database(error)) => return Err(error),
             }
         }
     }
@@ -207,6 +210,7 @@ impl Lane {
             self.end_older_sessions(&batch).await;
         }
         let mut broke = false;
+        let mut introduced = false;
         loop {
             let before = batch.open.len();
             let worked = async {
@@ -223,9 +227,26 @@ impl Lane {
                     self.reconnect(error, &mut patience).await?;
                     broke = true;
                 }
+                Err(Halt::NoSalt(_)) if !introduced => {
+                    match self.introduce().await {
+                        Ok(()) => introduced = true,
+                        Err(error) => self.reconnect(error, &mut patience).await?,
+                    }
+                    broke = true;
+                }
                 other => return other,
             }
         }
+    }
+
+    async fn introduce(&self) -> Result<(), Error> {
+        let Shared {
+            run,
+            plan,
+            direction,
+            ..
+        } = &*self.shared;
+        journal::introduce(&self.target, run, plan, direction).await
     }
 
     /// A call without an answer, or rows without a COMMIT, may still arrive: they carry the old token. With the same one

@@ -183,7 +183,7 @@ async fn apply(
     };
     match change::apply(session, terms, &borrowed(changes)).await {
         // The run is not known here, or its salt is erased: nothing can be proven any more.
-        Err(error) if error.sqlstate() == Some("MV003") => Ok(changes
+        Err(error) if error.sqlstate() == Some("MV005") => Ok(changes
             .iter()
             .map(|(user, _)| (user.clone(), Outcome::Differs))
             .collect()),

@@ -147,6 +147,8 @@ pub async fn run(
         layouts: Layout::all(&task.closure),
         ends: task.ends,
         run,
+        plan: task.plan,
+        direction: task.direction,
         holder: task.holder,
         closure: task.closure,
         timelines,

@@ -20,6 +20,9 @@ use crate::terms::Terms;
 pub(crate) struct Shared {
     pub(crate) ends: Ends,
     pub(crate) run: Run,
+    /// The plan's hash.
+    pub(crate) plan: String,
+    pub(crate) direction: &'static str,
     /// As it stands in the journal and in `pg_stat_activity`.
     pub(crate) holder: String,
     pub(crate) closure: Closure,

@@ -1,4 +1,6 @@
 -- What the fences and the mover share. Everything runs with a pinned search_path; names in quotes come from the closure.
+-- What is refused has an SQLSTATE of its own. For applications: MV001, the user is not written here now; MV002, never allowed.
+-- For the mover: MV003, somebody else has taken over; MV004, the schema is not the installed one; MV005, the run has no salt here.
 
 -- A hint for jobs that skip users who are not here; never a guard.
 CREATE OR REPLACE FUNCTION regionwise.is_home(usr text) RETURNS boolean
@@ -17,7 +19,7 @@ CREATE OR REPLACE FUNCTION regionwise.salt(p_run text) RETURNS bytea
 LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $f$
 DECLARE v_salt bytea := (SELECT r.salt FROM regionwise.run r WHERE r.run = p_run);
 BEGIN
-  IF v_salt IS NULL THEN RAISE EXCEPTION 'run % has no salt here', p_run USING ERRCODE = 'MV003'; END IF;
+  IF v_salt IS NULL THEN RAISE EXCEPTION 'run % has no salt here', p_run USING ERRCODE = 'MV005'; END IF;
   IF pg_client_encoding() <> 'UTF8' THEN RAISE EXCEPTION 'digests need client_encoding UTF8, not %', pg_client_encoding(); END IF;
   RETURN v_salt;
 END $f$;
