@@ -108,6 +108,11 @@ impl Answer {
         rows: 0,
         held: Duration::ZERO,
     };
+    /// Known without asking.
+    pub(crate) const DIFFERS: Self = Self {
+        outcome: Outcome::Differs,
+        ..Self::BUSY
+    };
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -3,11 +3,13 @@
 //! Both are one call per group. In between nobody takes the group's writes, so nothing else is done in between.
 
 use std::collections::{HashMap, HashSet};
+use std::iter;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use futures_util::stream::FuturesUnordered;
 use futures_util::{FutureExt as _, StreamExt as _};
+use regionwise_relocation::digest::Digest;
 use regionwise_relocation::protocol::{Change, State, step};
 use tokio::time::sleep;
 
@@ -18,7 +20,8 @@ use crate::failpoint::Point;
 use crate::lane::{Halt, Lane, borrowed};
 use crate::mend::{mend, under_fence};
 use crate::mismatch;
-use crate::terms::ROUNDS;
+use crate::ship::digests;
+use crate::terms::{BATCH_ROWS, ROUNDS};
 
 /// The first and the longest pause before busy users are tried again.
 const PAUSES: (Duration, Duration) = (Duration::from_millis(2), Duration::from_millis(50));
@@ -237,15 +240,73 @@ impl Lane {
         activation
     }
 
-    /// P7 for users that the source has released before: by this runner, or by one that died.
+    /// P7 for users that the source has released before: by this runner, or by one that died. Those with many rows last and
+    /// one by one, so that the others are served meanwhile.
     pub(crate) async fn take_over(
         &self,
         batch: &mut Batch,
         changes: Vec<(String, Change)>,
     ) -> Result<(), Halt> {
-        let seals = batch.seals.at_target(&changes);
-        let landed = self.activate(changes, seals, None, Duration::ZERO).await?;
+        let (large, small): (Vec<_>, Vec<_>) = changes.into_iter().partition(|(user, _)| {
+            let rows = batch.sources.get(user).and_then(|route| route.rows);
+            rows.is_none_or(|rows| rows > BATCH_ROWS)
+        });
+        let one_by_one = large.into_iter().map(|one| vec![one]);
+        let mut halted = None;
+        for changes in iter::once(small).chain(one_by_one) {
+            if let Err(halt) = self.take_over_together(batch, changes).await {
+                halted.get_or_insert(halt);
+            }
+        }
+        halted.map_or(Ok(()), Err)
+    }
+
+    async fn take_over_together(
+        &self,
+        batch: &mut Batch,
+        changes: Vec<(String, Change)>,
+    ) -> Result<(), Halt> {
+        let differing = self.seal(batch, &changes).await?;
+        let (differ, equal): (Vec<_>, Vec<_>) = changes
+            .into_iter()
+            .partition(|(user, _)| differing.contains(user));
+        let seals = batch.seals.at_target(&equal);
+        let mut landed = self.activate(equal, seals, None, Duration::ZERO).await?;
+        let answers = differ
+            .iter()
+            .map(|(user, _)| (user.clone(), Answer::DIFFERS));
+        landed.answers.extend(answers);
+        landed.changes.extend(differ);
         self.land(batch, landed).await
+    }
+
+    /// Seals the rows at the target of users who have no seal, and says whose rows are not the released ones. Hashing takes as
+    /// long as there are rows; the call that takes a user over has its lock, and must be short.
+    async fn seal(
+        &self,
+        batch: &mut Batch,
+        changes: &[(String, Change)],
+    ) -> Result<HashSet<String>, Halt> {
+        let unsealed: HashMap<&String, Digest> = changes
+            .iter()
+            .filter(|(user, _)| !batch.seals.target.contains_key(user))
+            .filter_map(|(user, change)| Some((user, change.digest?)))
+            .collect();
+        if unsealed.is_empty() {
+            return Ok(HashSet::new());
+        }
+        let users: Vec<String> = unsealed.keys().map(|user| (*user).clone()).collect();
+        let found = digests(&self.write, &self.shared.run.id, &users).await?;
+        let differing = unsealed
+            .into_iter()
+            .filter(|(user, released)| {
+                let stored = found.rows.get(*user);
+                stored.is_none_or(|stored| stored.digest != *released)
+            })
+            .map(|(user, _)| user.clone())
+            .collect();
+        batch.seals.target.extend(found.seals);
+        Ok(differing)
     }
 
     async fn book(&self, batch: &mut Batch, landed: Result<Landed, Halt>) -> Result<(), Halt> {

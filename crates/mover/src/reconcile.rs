@@ -51,8 +51,9 @@ pub async fn reconcile_routes(
 ) -> Result<Reconciled, Error> {
     let name = "regionwise reconcile";
     let (promoted, other) = tokio::try_join!(
-        promoted.open(Purpose::Change, name),
-        other.open(Purpose::Change, name),
+        // Users' rows are hashed, and nobody waits for it: the application is kept out.
+        promoted.open(Purpose::Book, name),
+        other.open(Purpose::Book, name),
     )?;
     let timelines = [timeline(&promoted).await?, timeline(&other).await?];
     let mut reconciled = Reconciled::default();

@@ -187,6 +187,29 @@ async fn keys_that_are_written_anew_and_unique_values_that_change_rows_are_mende
     arrives_as_it_is(&world, &plan).await;
 }
 
+/// What rows that take longer to hash than a session for short calls waits come to, at once.
+const TOO_LONG: &str = "BEGIN
+  IF current_setting('statement_timeout')::interval < '1 min' THEN
+    RAISE EXCEPTION 'canceling statement due to statement timeout' USING ERRCODE = '57014';
+  END IF;";
+
+#[tokio::test]
+async fn released_users_whose_rows_take_long_to_hash_are_taken_over() {
+    let world = World::new(&BIG).await;
+    world.install().await.expect(0);
+    let plan = world.plan().await;
+    let before = world.dump(&world.us).await;
+    let mut first = all_at_once(&world, &plan).hold("released").start();
+    assert!(first.is_held().await);
+    first.kill().await;
+    let between = world.between().await;
+    assert!(!between.is_empty());
+    world.eu.weaken("digests", "BEGIN", TOO_LONG).await;
+    all_at_once(&world, &plan).finish().await.expect(0);
+    assert_eq!(world.dump(&world.eu).await, before);
+    world.verify().await.expect(0);
+}
+
 /// As for everybody else, however many rows there are.
 #[tokio::test]
 async fn a_large_user_with_a_row_that_changed_after_the_proof_is_not_activated_with_it() {
