@@ -12,7 +12,7 @@ use regionwise_relocation::digest::RowHasher;
 use regionwise_relocation::protocol::{Change, step};
 use regionwise_relocation::sql::delta;
 use regionwise_relocation::tuple::{CopyReader, TupleWriter};
-use tokio::time::interval;
+use tokio::time::{interval, timeout};
 
 use crate::batch::{Batch, Seals};
 use crate::change::{self, Answer, Outcome, Seal};
@@ -24,6 +24,7 @@ use crate::rows::{CLOSE, Comparison, Listing, Lone, RowDigest};
 use crate::ship::{
     Digests, MOST_ROWS, PIECE, Proven, Sent, Unshipped, dangling, digests, enter, seals,
 };
+use crate::terms::{LONG_FENCES, longest_fence};
 
 /// Rows that differ are sent when so many are known: about 3 MB of keys.
 const PORTION: usize = 20_000;
@@ -80,25 +81,44 @@ pub(crate) async fn under_fence(
 ) -> Result<Option<Change>, Halt> {
     let users = [user.to_owned()];
     let session = &lane.source;
+    let longest = longest_fence(batch.proven.get(user).map_or(0, |proven| proven.rows));
+    if batch.long_fences.get(user) >= Some(&LONG_FENCES) {
+        let reason = format!(
+            "the last changes of a user who never stops writing took longer than {} s, {LONG_FENCES} times: they are sent \
+             under the user's lock",
+            longest.as_secs()
+        );
+        lane.set_aside(batch, user, reason).await?;
+        return Ok(None);
+    }
     let released = async {
-        let mended = async {
-            // Before the fence: nobody but this lane writes there.
-            let there = begin(lane, batch, &users).await?;
+        // Before the fence: nobody but this lane writes there.
+        let there = begin(lane, batch, &users).await;
+        let held = async {
+            let there = there?;
             session.batch("BEGIN").await?;
             let hold = "SELECT regionwise.lock_homes($1)";
             session.query(hold, &[&users.as_slice()]).await?;
+            Ok(there)
+        };
+        let held: Result<Listing<'_>, Unshipped> = held.await;
+        let mended = async {
             let brought = async {
+                let there = held?;
                 // Begun under the lock, so it sees all that was ever written.
                 let here = snapshot(lane, &users).await?;
                 Box::pin(bring(lane, here, there, &users)).await
             };
-            while_held(session, brought).await
+            end(lane, brought.await).await
         };
-        let mended = Box::pin(mended).await;
-        end(lane, mended).await?.book(batch);
+        let mended = while_held(session, longest, Box::pin(mended)).await?;
+        mended.book(batch);
         release_held(lane, batch, user).await
     };
-    let released: Result<Option<Change>, Unshipped> = released.await;
+    let released: Result<Option<Change>, Unshipped> = Box::pin(released).await;
+    if let Err(Unshipped::LongFence) = released {
+        *batch.long_fences.entry(user.to_owned()).or_default() += 1;
+    }
     let end = match &released {
         Ok(Some(_)) => "COMMIT",
         Ok(None) | Err(_) => "ROLLBACK",
@@ -181,17 +201,27 @@ async fn release_held(
 }
 
 /// Waits for `work`, and says something in the transaction of `session` meanwhile: the server ends one that is silent, as
-/// that of a mover that has stopped.
+/// that of a mover that has stopped. After `longest` the session ends with its locks, and `work` with its own sessions.
 async fn while_held<T>(
     session: &Direct,
+    longest: Duration,
     work: impl Future<Output = Result<T, Unshipped>>,
 ) -> Result<T, Unshipped> {
-    let mut work = pin!(work);
-    let mut beat = interval(BEAT);
-    loop {
-        tokio::select! {
-            done = &mut work => return done,
-            _ = beat.tick() => session.batch("").await?,
+    let beating = async {
+        let mut work = pin!(work);
+        let mut beat = interval(BEAT);
+        loop {
+            tokio::select! {
+                done = &mut work => return done,
+                _ = beat.tick() => session.batch("").await?,
+            }
+        }
+    };
+    match timeout(longest, beating).await {
+        Ok(done) => done,
+        Err(_) => {
+            session.close();
+            Err(Unshipped::LongFence)
         }
     }
 }

@@ -81,6 +81,9 @@ pub(crate) enum Unshipped {
         .0
     )]
     Locked(Error),
+    /// The user's writers have waited long enough: the lock is let go, and the sessions are gone.
+    #[error("the last changes took longer than writers can be made to wait")]
+    LongFence,
     #[error("another runner has taken over")]
     Superseded,
     #[error("{0}")]

@@ -32,6 +32,16 @@ pub(crate) const GROUP_ROWS: u64 = 3_000;
 /// How often a user's changes are fetched outside the fence before the last ones are fetched under it.
 pub(crate) const ROUNDS: u32 = 4;
 
+/// What the writers of a user who never stops writing wait for at most, while the last changes are sent under the user's own
+/// lock: some round trips, and both servers list and hash the user's rows, which takes one or two seconds for each million.
+/// A target that has stopped would keep them for the ten minutes that any statement has.
+pub(crate) fn longest_fence(rows: u64) -> Duration {
+    Duration::from_secs(5 + 2 * rows.div_ceil(1_000_000))
+}
+
+/// Times that this may take too long before the user is set aside.
+pub(crate) const LONG_FENCES: u32 = 2;
+
 /// How long a lane tries to reach a cluster again, or to get a lock on the run's own books, before the run gives up.
 pub(crate) const RECONNECT_WITHIN: Duration = Duration::from_secs(60);
 

@@ -352,6 +352,7 @@ impl Lane {
             | Unshipped::Value(_)
             | Unshipped::Dangling { .. }
             | Unshipped::Locked(_)
+            | Unshipped::LongFence
             | Unshipped::TooManyRows
             | Unshipped::Wire(_) => {}
         }

@@ -1,13 +1,17 @@
-//! Locks that somebody keeps: the mover gives way and comes again.
+//! Locks that somebody keeps, and servers that take long: the mover gives way and comes again, and keeps no writer for long.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
+
+use tokio::task::JoinHandle;
 
 use crate::link::Link;
 use crate::scenarios::{all_at_once, shop};
-use crate::session::Session;
+use crate::session::{Session, refused};
 use crate::verify::PAST_THE_FENCE;
-use crate::world::{PATIENCE, Running, World};
+use crate::world::{Finished, PATIENCE, Running, World};
 
 /// Statements of the mover that began to wait for `holder`, without those that keep its claims alive.
 async fn waits(admin: &Session, holder: &Session) -> BTreeSet<String> {
@@ -123,4 +127,88 @@ async fn a_batch_that_a_broken_session_still_holds_is_waited_for_while_its_users
     holder.must("ROLLBACK").await;
     call.finish().await.expect(0);
     world.all_moved_equal().await;
+}
+
+/// Who counts user 1 up without a pause, until it is sent away or stopped.
+#[derive(Default)]
+struct Busy {
+    done: AtomicI64,
+    /// In milliseconds, of one write.
+    longest: AtomicU64,
+}
+
+impl Busy {
+    async fn write(&self, session: Session) {
+        let count = "UPDATE users SET counter = counter + 1 WHERE id = 1";
+        loop {
+            let began = Instant::now();
+            let said = session.run(count).await;
+            let took = u64::try_from(began.elapsed().as_millis()).unwrap();
+            self.longest.fetch_max(took, Ordering::SeqCst);
+            if said.is_err() {
+                assert_eq!(said, refused("MV001"));
+                return;
+            }
+            self.done.fetch_add(1, Ordering::SeqCst);
+        }
+    }
+
+    /// It was held under the user's lock, and not for much longer than a user of few rows may be: 5 s.
+    fn waited_for_seconds(&self) {
+        let longest = self.longest.load(Ordering::SeqCst);
+        assert!((4_000..9_000).contains(&longest), "{longest} ms");
+    }
+}
+
+/// The target takes half a minute for digests, in those of the next calls that `slow` is true of; the first of them is made
+/// under the lock of a user who never stops writing.
+async fn busy_at_a_slow_target(slow: &str) -> (World, Finished, Arc<Busy>, JoinHandle<()>) {
+    let (world, plan) = shop().await;
+    let busy = Arc::new(Busy::default());
+    let session = world.us.shopper().await;
+    let writing = Arc::clone(&busy);
+    let writer = tokio::spawn(async move { writing.write(session).await });
+    // The last of the rounds without the lock.
+    let mut call = all_at_once(&world, &plan).hold("mended#4").start();
+    assert!(call.is_held().await);
+    let eu = world.eu.admin().await;
+    eu.must("CREATE SEQUENCE calls").await;
+    let begin = format!(
+        "BEGIN IF (SELECT {slow} FROM nextval('public.calls') n) THEN PERFORM pg_sleep(30); END IF;"
+    );
+    world.eu.weaken("digests", "BEGIN", &begin).await;
+    call.release();
+    let finished = call.finish().await;
+    (world, finished, busy, writer)
+}
+
+#[tokio::test]
+async fn a_target_that_is_slow_once_while_a_busy_user_is_locked_keeps_its_writers_for_seconds() {
+    let (world, finished, busy, writer) = busy_at_a_slow_target("n = 1").await;
+    finished.expect(0);
+    writer.await.unwrap();
+    busy.waited_for_seconds();
+    let sql = "SELECT counter FROM users WHERE id = 1";
+    let counted = world.eu.admin().await.number(sql).await;
+    assert_eq!(counted, busy.done.load(Ordering::SeqCst));
+    world.all_moved_equal().await;
+}
+
+#[tokio::test]
+async fn a_busy_user_whose_last_changes_take_too_long_again_is_set_aside() {
+    // Every second call is the one without the lock, before it is tried again.
+    let (world, finished, busy, writer) = busy_at_a_slow_target("n % 2 = 1").await;
+    let finished = finished.expect(10);
+    assert_eq!(finished.json["reason"], "set-aside", "{}", finished.said);
+    assert_eq!(finished.json["result"]["set_aside"], 1, "{}", finished.said);
+    assert!(
+        finished.said.contains("never stops writing"),
+        "{}",
+        finished.said
+    );
+    busy.waited_for_seconds();
+    assert!(!writer.is_finished());
+    writer.abort();
+    assert!(world.at_home(&world.us).await.contains(&"1".to_owned()));
+    world.nobody_lost().await;
 }
