@@ -57,6 +57,8 @@ pub(crate) struct Batch {
     /// Users of whom rows may be at the target: copied from then on is only what differs.
     pub(crate) begun: HashSet<String>,
     pub(crate) rounds: HashMap<String, u32>,
+    /// Users whose rows at the target were all taken away, because some excluded others of the same user.
+    pub(crate) anew: HashSet<String>,
     /// How often a user's last changes took too long under the user's lock.
     pub(crate) long_fences: HashMap<String, u32>,
     /// Users who wait for a lock that somebody keeps, and since when.
@@ -80,6 +82,7 @@ impl Batch {
             seals: Seals::default(),
             begun: HashSet::new(),
             rounds: HashMap::new(),
+            anew: HashSet::new(),
             long_fences: HashMap::new(),
             locked: HashMap::new(),
             settled: Vec::new(),

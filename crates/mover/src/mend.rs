@@ -66,10 +66,31 @@ pub(crate) async fn mend(lane: &Lane, batch: &mut Batch, users: &[String]) -> Re
                 });
                 mended.book(batch);
             }
+            Err(why) if Box::pin(comes_anew(lane, batch, &users, &why)).await? => parts.push(users),
             Err(why) => Box::pin(lane.part(batch, &mut parts, users, why)).await?,
         }
     }
     Ok(())
+}
+
+/// Rows of one user that have exchanged values of a unique key exclude each other while one is updated before the other.
+/// Whether all its rows were taken away at the target because of that, once for each user: then they come again, whole.
+async fn comes_anew(
+    lane: &Lane,
+    batch: &mut Batch,
+    users: &[String],
+    why: &Unshipped,
+) -> Result<bool, Halt> {
+    let ([user], Unshipped::Conflict { .. }) = (users, why) else {
+        return Ok(false);
+    };
+    if !batch.anew.insert(user.clone()) {
+        return Ok(false);
+    }
+    lane.clear(batch, user).await?;
+    batch.proven.remove(user);
+    batch.seals.remove(user);
+    Ok(true)
 }
 
 /// The last changes of a user who never stops writing: under its own fence, in one transaction at the source that ends
@@ -145,7 +166,11 @@ pub(crate) async fn under_fence(
         Err(Unshipped::Database(error)) => Err(Halt::from(error)),
         Err(Unshipped::Mismatch(mismatch)) => Err(Halt::Mismatch(mismatch)),
         Err(obstacle) => {
-            lane.set_aside(batch, user, obstacle.to_string()).await?;
+            if Box::pin(comes_anew(lane, batch, &users, &obstacle)).await? {
+                batch.forget(&users);
+            } else {
+                lane.set_aside(batch, user, obstacle.to_string()).await?;
+            }
             Ok(None)
         }
     }

@@ -420,8 +420,8 @@ impl Lane {
         batch.settle(user, "quarantined", Some(reason), Duration::ZERO);
     }
 
-    /// Deletes what was copied of a user who stays: nobody will look at it again, and it is personal data.
-    async fn clear(&self, batch: &Batch, user: &str) -> Result<(), Halt> {
+    /// Deletes what was copied of a user: of one who stays, because nobody will look at it again, and it is personal data.
+    pub(crate) async fn clear(&self, batch: &Batch, user: &str) -> Result<(), Halt> {
         let users = [user.to_owned()];
         self.write.batch("BEGIN").await?;
         let cleared: Result<(), Error> = async {

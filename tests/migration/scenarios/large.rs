@@ -187,6 +187,18 @@ async fn keys_that_are_written_anew_and_unique_values_that_change_rows_are_mende
     arrives_as_it_is(&world, &plan).await;
 }
 
+#[tokio::test]
+async fn unique_values_that_two_rows_have_exchanged_arrive() {
+    let (world, plan) = copied_and_left(&KEYS).await;
+    let shopper = world.us.shopper().await;
+    // As an application puts things into another order: no statement breaks the key.
+    let exchange = "BEGIN; UPDATE pages SET slug = 'aside' WHERE slug = '1-home'; \
+                    UPDATE pages SET slug = '1-home' WHERE slug = '1-away'; \
+                    UPDATE pages SET slug = '1-away' WHERE slug = 'aside'; COMMIT";
+    shopper.must(exchange).await;
+    arrives_as_it_is(&world, &plan).await;
+}
+
 /// What rows that take longer to hash than a session for short calls waits come to, at once.
 const TOO_LONG: &str = "BEGIN
   IF current_setting('statement_timeout')::interval < '1 min' THEN
