@@ -4,7 +4,7 @@ use crate::servers::Database;
 use crate::world::{Finished, Running, Schema, WIDE, World, eventually};
 
 /// Another plan: fewer users move.
-static GERMANS: Schema = Schema {
+pub(crate) static GERMANS: Schema = Schema {
     users: "billing_country = 'DE'",
     ..WIDE
 };

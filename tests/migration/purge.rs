@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use futures_util::{StreamExt as _, stream};
 use tokio_postgres::AsyncMessage;
 
+use crate::older::GERMANS;
 use crate::session::refused;
 use crate::verify::moved;
 use crate::world::{Call, Finished, Schema, World, eventually};
@@ -80,6 +81,27 @@ impl World {
             }
         })
         .await;
+    }
+
+    /// Begins to move users back, and stops when it comes to this point.
+    async fn stop_a_revert(&self, plan: &str, point: &str) {
+        let mut revert = self
+            .moving("revert", plan, &["--lanes", "1"])
+            .hold(point)
+            .start();
+        assert!(revert.is_held().await);
+        revert.signal("TERM");
+        revert.release();
+        revert.finish().await.expect(143);
+    }
+
+    /// Users whose route at the source is in this state, in the order of their keys.
+    async fn at_source_as(&self, wanted: &str) -> Vec<String> {
+        let routes = self.routes(&self.us).await.into_iter();
+        routes
+            .filter(|(_, (state, _))| state == wanted)
+            .map(|(user, _)| user)
+            .collect()
     }
 
     /// Users of whom a row is left at the source.
@@ -487,20 +509,8 @@ async fn the_evidence_says_where_bytes_remain() {
 #[tokio::test]
 async fn who_was_on_the_way_back_keeps_the_rows_and_is_named() {
     let (world, plan) = moved().await;
-    let mut revert = world
-        .moving("revert", &plan, &["--lanes", "1"])
-        .hold("staged")
-        .start();
-    assert!(revert.is_held().await);
-    revert.signal("TERM");
-    revert.release();
-    revert.finish().await.expect(143);
-    let routes = world.routes(&world.us).await;
-    let staged: Vec<String> = routes
-        .into_iter()
-        .filter(|(_, (state, _))| state == "staging")
-        .map(|(user, _)| user)
-        .collect();
+    world.stop_a_revert(&plan, "staged").await;
+    let staged = world.at_source_as("staging").await;
     assert_eq!(staged.len(), 4);
 
     let dry = world
@@ -530,6 +540,26 @@ async fn who_was_on_the_way_back_keeps_the_rows_and_is_named() {
     world.moving("run", &plan, &[]).finish().await.expect(0);
     world.purge(&plan).await.expect(0);
     assert_eq!(world.at_source().await.len(), AMERICANS);
+    world.nobody_lost().await;
+}
+
+/// The same, of a plan that was given up for another one.
+#[tokio::test]
+async fn who_was_given_up_on_the_way_back_keeps_the_rows_and_is_named() {
+    let (mut world, plan) = moved().await;
+    world.stop_a_revert(&plan, "staged").await;
+    let staged = world.at_source_as("staging").await;
+    world.schema = &GERMANS;
+    let other = world.plan().await;
+    world.stop_a_revert(&other, "prepared").await;
+    assert_eq!(world.at_source_as("cancelled").await, staged);
+    let purged = world.purge(&other).await.expect(10);
+    assert_eq!(purged.json["reason"], "kept", "{}", purged.said);
+    assert_eq!(named(&purged), staged, "{}", purged.said);
+    // The way out that it names.
+    world.moving("revert", &other, &[]).finish().await.expect(0);
+    world.moving("run", &other, &[]).finish().await.expect(0);
+    world.purge(&other).await.expect(0);
     world.nobody_lost().await;
 }
 
