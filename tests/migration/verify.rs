@@ -260,6 +260,47 @@ async fn what_a_writer_touched_is_known_whatever_settings_the_writer_and_the_ser
     assert_eq!(world.dump(&world.eu).await, there);
 }
 
+/// A key that is computed when the row is written.
+static SLUGS: Schema = Schema {
+    name: "slugs",
+    sql: "
+CREATE TABLE users (id bigint PRIMARY KEY);
+CREATE TABLE pages (user_id bigint NOT NULL REFERENCES users, title text NOT NULL,
+  slug text GENERATED ALWAYS AS (lower(title)) STORED, PRIMARY KEY (user_id, slug));
+",
+    rows: "
+INSERT INTO users SELECT generate_series(1, {users});
+INSERT INTO pages SELECT u, 'Page ' || u FROM generate_series(1, {users}) u;
+",
+    users: "true",
+    rules: "",
+    owned: &[
+        (
+            "users",
+            "SELECT id::text AS usr, t::text AS line FROM users t",
+        ),
+        (
+            "pages",
+            "SELECT user_id::text AS usr, t::text AS line FROM pages t",
+        ),
+    ],
+};
+
+#[tokio::test]
+async fn a_row_is_known_as_written_by_a_key_that_is_computed() {
+    let world = World::new(&SLUGS).await;
+    world.install().await.expect(0);
+    let plan = world.plan().await;
+    world.moving("run", &plan, &[]).finish().await.expect(0);
+    let shopper = world.eu.shopper().await;
+    shopper
+        .must("INSERT INTO pages VALUES (1, 'More'); UPDATE pages SET title = 'Other' WHERE user_id = 2")
+        .await;
+    let finished = world.verify().await.expect(0);
+    let touched = serde_json::json!([{ "user": "1", "rows": 1 }, { "user": "2", "rows": 2 }]);
+    assert_eq!(finished.json["result"]["touched"], touched);
+}
+
 #[tokio::test]
 async fn a_change_is_found_beside_those_of_an_honest_writer() {
     let (world, _) = moved().await;

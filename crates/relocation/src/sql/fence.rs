@@ -199,11 +199,12 @@ fn key_function(member: &Member, number: usize) -> String {
     )
 }
 
-/// A generated column has no value yet in a BEFORE trigger, so a table that finds its user through one is looked at
-/// after the row is written.
+/// A generated column has no value yet in a BEFORE trigger, so a table that finds its user through one, or has it in its
+/// primary key, which is noted, is looked at after the row is written.
 fn timing(member: &Member) -> &'static str {
-    let generated = links(member).iter().flat_map(|link| &link.columns);
-    let generated = generated
+    let links = links(member).iter().flat_map(|link| &link.columns);
+    let generated = links
+        .chain(&member.table.primary_key)
         .filter_map(|name| member.table.column(name))
         .any(|column| column.generated.is_some());
     if generated { "AFTER" } else { "BEFORE" }
