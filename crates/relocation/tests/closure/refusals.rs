@@ -451,10 +451,10 @@ fn each_reason_of_a_server_is_refused() {
         ),
         (
             Server {
-                version: 120_004,
+                version: 140_012,
                 ..server(2)
             },
-            "at the target: the server is Postgres 12; the least is 13",
+            "at the target: the server is Postgres 14; the least is 15",
         ),
     ];
     for (target, expected) in cases {
