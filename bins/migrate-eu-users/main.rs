@@ -68,10 +68,22 @@ async fn run(args: Args, context: &Context) -> Result<Report, Failure> {
     let (common, signals) = (&args.common, &context.signals);
     match &args.verb {
         Verb::Install(args) => install::run(common, args, context).await,
-        Verb::Plan(args) => signals.end(plan::run(common, args, context)).await,
+        Verb::Plan(args) => {
+            signals
+                .end(Box::pin(plan::run(common, args, context)))
+                .await
+        }
         Verb::Run(args) => run::run(common, args, context, run::Way::There).await,
-        Verb::Verify(args) => signals.end(verify::run(common, args, context)).await,
-        Verb::Status(args) => signals.end(status::run(common, args, context)).await,
+        Verb::Verify(args) => {
+            signals
+                .end(Box::pin(verify::run(common, args, context)))
+                .await
+        }
+        Verb::Status(args) => {
+            signals
+                .end(Box::pin(status::run(common, args, context)))
+                .await
+        }
         Verb::Revert(args) => run::run(common, args, context, run::Way::Back).await,
         Verb::Reconcile(args) => reconcile::run(common, args, context).await,
         Verb::Purge(args) => purge::run(common, args, context).await,
