@@ -102,9 +102,12 @@ async fn apply(end: &End, script: &str, args: &Args, other_is_done: bool) -> Res
         session.write("", script, "").await.map(|_| ())
     };
     written.await.map_err(|error| {
-        // An answer of the server says that the transaction is undone; silence does not.
-        let heard = matches!(error.kind, Kind::Server | Kind::Dns | Kind::Refused | Kind::Tls);
-        if heard && !other_is_done {
+        // The server's own refusal says that the transaction is undone; silence, or a server that goes away, does not.
+        let is_undone = !matches!(
+            error.kind,
+            Kind::Timeout | Kind::Lost | Kind::ShuttingDown | Kind::Protocol | Kind::Unexpected
+        );
+        if is_undone && !other_is_done {
             return before(error, what);
         }
         midway(error, what).with_hint(

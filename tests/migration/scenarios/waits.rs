@@ -11,7 +11,7 @@ use crate::link::Link;
 use crate::scenarios::{all_at_once, shop};
 use crate::session::{Session, refused};
 use crate::verify::PAST_THE_FENCE;
-use crate::world::{Finished, PATIENCE, Running, World};
+use crate::world::{Finished, PATIENCE, Running, Servers, USERS, WIDE, World};
 
 /// Statements of the mover that began to wait for `holder`, without those that keep its claims alive.
 async fn waits(admin: &Session, holder: &Session) -> BTreeSet<String> {
@@ -127,6 +127,20 @@ async fn a_batch_that_a_broken_session_still_holds_is_waited_for_while_its_users
     holder.must("ROLLBACK").await;
     call.finish().await.expect(0);
     world.all_moved_equal().await;
+}
+
+#[tokio::test]
+async fn an_installation_that_met_a_lock_says_whether_one_cluster_is_done() {
+    let world = World::bare(Servers::shared(), &WIDE, USERS).await;
+    for (database, code) in [(&world.us, 20), (&world.eu, 21)] {
+        let holder = database.admin().await;
+        holder.must("BEGIN; LOCK users IN ROW EXCLUSIVE MODE").await;
+        let finished = world.install().await.expect(code);
+        let half = finished.said.contains("one after the other");
+        assert_eq!(half, code == 21, "{}", finished.said);
+        holder.must("ROLLBACK").await;
+    }
+    world.install().await.expect(0);
 }
 
 /// Who counts user 1 up without a pause, until it is sent away or stopped.
