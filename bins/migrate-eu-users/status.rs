@@ -2,7 +2,7 @@
 //! gone.
 
 use regionwise_cli::{Common, Context, Failure, Finding, Level, Report, Table};
-use regionwise_mover::status::{self, BETWEEN_HOMES, BetweenHomes, Books, RunLine};
+use regionwise_mover::status::{self, BetweenHomes, Books, RunLine};
 use regionwise_mover::{End, Ends};
 use regionwise_postgres::{Direct, Error};
 use regionwise_rollout::Verdict;
@@ -71,10 +71,7 @@ async fn between(seen: &mut [Seen; 2]) -> Option<BetweenHomes> {
     for (from, to) in [(0, 1), (1, 0)] {
         let (source, target) = (seen[from].session.as_ref()?, seen[to].session.as_ref()?);
         match status::between_homes(source, target).await {
-            Ok(between) => {
-                found.users += between.users;
-                found.seconds = found.seconds.max(between.seconds);
-            }
+            Ok(between) => found = found.and(between),
             Err(error) => {
                 seen[from].trouble = Some(format!("cannot see who is between two homes: {error}"));
                 return None;
@@ -86,9 +83,7 @@ async fn between(seen: &mut [Seen; 2]) -> Option<BetweenHomes> {
 
 fn report(seen: &[Seen; 2], between: Option<BetweenHomes>, ends: &Ends) -> Report {
     let trouble: Vec<&String> = seen.iter().filter_map(|one| one.trouble.as_ref()).collect();
-    let stuck = between
-        .as_ref()
-        .is_some_and(|between| between.users > 0 && between.seconds > BETWEEN_HOMES);
+    let stuck = between.as_ref().is_some_and(BetweenHomes::are_left);
     let books = seen.iter().filter_map(|one| one.books.as_ref());
     let unguarded = books.clone().any(|books| !books.unguarded.is_empty());
     let (verdict, reason) = match (trouble.is_empty(), stuck, unguarded) {
@@ -109,10 +104,16 @@ fn report(seen: &[Seen; 2], between: Option<BetweenHomes>, ends: &Ends) -> Repor
     if let Some(between) = between.as_ref().filter(|between| between.users > 0) {
         report.findings.push(Finding {
             level: if stuck { Level::Error } else { Level::Notice },
-            text: format!(
-                "{} users are between two homes since {:.1} s and cannot write",
-                between.users, between.seconds
-            ),
+            text: match between.seconds {
+                Some(seconds) => format!(
+                    "{} users are between two homes since {seconds:.1} s and cannot write",
+                    between.users
+                ),
+                None => format!(
+                    "{} users are between two homes, nobody knows since when, and cannot write",
+                    between.users
+                ),
+            },
         });
         if stuck {
             report

@@ -112,7 +112,9 @@ async fn what_a_run_left_after_it_was_given_up_is_seen_and_settled_by_the_next_o
          ON CONFLICT (usr) DO UPDATE SET state = 'staging'"
     ))
     .await;
-    let status = world.tool(&["status"]).finish().await.expect(0);
+    // When it was released stands nowhere: that is no reason to call it young.
+    let status = world.tool(&["status"]).finish().await.expect(10);
+    assert_eq!(status.json["reason"], "between-homes", "{}", status.said);
     assert_eq!(*between_homes(&status), 1, "{}", status.said);
     world.moving("run", &plan, &[]).finish().await.expect(0);
     let status = world.tool(&["status"]).finish().await.expect(0);

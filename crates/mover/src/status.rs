@@ -12,7 +12,7 @@ pub use claims::{Aside, Claims, SetAside};
 pub use fence::{Gate, Unguarded};
 
 /// How long users may be between two homes before somebody should look.
-pub const BETWEEN_HOMES: f64 = 5.0;
+const BETWEEN_HOMES: f64 = 5.0;
 
 /// The books of one cluster.
 #[derive(Clone, Debug, Serialize)]
@@ -77,8 +77,31 @@ pub struct Staging {
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
 pub struct BetweenHomes {
     pub users: i64,
-    /// Since the release of the first of them.
-    pub seconds: f64,
+    /// Since the release of the first of them; `None` when of one nobody wrote down when it was.
+    pub seconds: Option<f64>,
+}
+
+impl BetweenHomes {
+    /// Whether a lease and a take-over would be long past. An age that is not known counts as one that is.
+    pub fn are_left(&self) -> bool {
+        self.users > 0 && self.seconds.is_none_or(|seconds| seconds > BETWEEN_HOMES)
+    }
+
+    /// Both together.
+    #[must_use]
+    pub fn and(self, other: Self) -> Self {
+        match (self.users, other.users) {
+            (_, 0) => self,
+            (0, _) => other,
+            (ours, theirs) => Self {
+                users: ours + theirs,
+                seconds: self
+                    .seconds
+                    .zip(other.seconds)
+                    .map(|(ours, theirs)| ours.max(theirs)),
+            },
+        }
+    }
 }
 
 /// What one cluster says, or `None` when nothing is installed in it.
@@ -124,10 +147,11 @@ pub async fn books(end: &End) -> Result<Option<(Books, Direct)>, Error> {
 /// A cluster cannot be reached.
 pub async fn between_homes(source: &Direct, target: &Direct) -> Result<BetweenHomes, Error> {
     let arriving = "SELECT coalesce(array_agg(usr), '{}') FROM regionwise.route WHERE state IN ('staging', 'cancelled')";
-    let released = "SELECT count(*), coalesce(max(extract(epoch FROM clock_timestamp() - (\
-                 SELECT max(j.at) FROM regionwise.journal j WHERE j.run = m.run AND j.batch = m.batch \
-                 AND j.step = 'route' AND j.facts ? 'moved'))), 0)::float8 \
+    let released = "SELECT count(*), CASE WHEN count(*) = count(d.at) \
+                 THEN extract(epoch FROM clock_timestamp() - min(d.at))::float8 END \
                FROM regionwise.route r LEFT JOIN regionwise.member m ON m.run = r.run AND m.usr = r.usr \
+               CROSS JOIN LATERAL (SELECT max(j.at) AS at FROM regionwise.journal j WHERE j.run = m.run \
+                 AND j.batch = m.batch AND j.step = 'route' AND j.facts ? 'moved') AS d \
                WHERE r.usr = ANY($1) AND r.state = 'moved'";
     let rows = target.query(arriving, &[]).await?;
     let users: Vec<String> = rows.first().map_or_else(Vec::new, |row| row.get(0));
