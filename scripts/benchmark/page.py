@@ -91,7 +91,7 @@ def growth(runs):
     found = [["users", "what", "seconds", "us per user", "memory MB", "lost", "stall max ms"]]
     for run in runs:
         waits = [one["max_ms"] for one in run.get("stalls", {}).values() if one]
-        took = f"{run['seconds']:.1f}" if run["ended"] else f"given up after {run['seconds']:.0f}"
+        took = f"{run['seconds']:.1f}" if run["ended"] else f"not done after {run['seconds']:.0f}"
         found.append([
             f"{run['users']:,}", run["what"], took, f"{run['seconds'] * 1e6 / run['users']:.0f}", f"{run['memory_mb']:.0f}",
             f"{run['lost']:,} of {run['promised']:,}" if "lost" in run else "-", f"{max(waits):.0f}" if waits else "-",
