@@ -184,6 +184,37 @@ fn a_region_that_still_serves_the_release_after_its_rollback_is_not_called_back(
     asia_serves(&world, "v1", true);
 }
 
+/// The deploy ends with this code, after it has done its work or instead of it.
+fn deploy_ends(world: &World, release: &Path, id: &str, code: u8, done: bool) -> Done {
+    let before = if done {
+        "\"$real\" \"$@\" || exit"
+    } else {
+        "echo changed=false >> \"$REGIONWISE_OUTPUTS\""
+    };
+    script(
+        world,
+        release,
+        id,
+        &[("deploy-region", &format!("{before}; exit {code}"))],
+    )
+}
+
+#[test]
+fn a_deploy_that_ended_badly_leads_back_only_where_it_changed_something() {
+    let world = asia();
+    let v2 = world.release("v2", &[]);
+    let locked = deploy_ends(&world, &v2, "locked", 22, false);
+    locked.ends(22);
+    assert!(!locked.stderr.contains("go back:"), "{}", locked.stderr);
+    asia_serves(&world, "v1", true);
+
+    let mixed = deploy_ends(&world, &v2, "mixed", 14, true);
+    mixed.ends(14);
+    let back = "rollback-region --region ap-singapore --operation mixed-ap-singapore";
+    assert!(mixed.stderr.contains(back), "{}", mixed.stderr);
+    never_rolled_back(&world);
+}
+
 #[test]
 fn the_only_region_passes_the_lag_gate_and_says_that_no_suite_was_given() {
     let world = asia();
