@@ -6,7 +6,7 @@ use serde_json::Value;
 use tokio::sync::watch;
 
 use crate::scenarios::all_at_once;
-use crate::scenarios::torture::peak_of;
+use crate::scenarios::torture::peak_until_the_end;
 use crate::session::Session;
 use crate::world::{Schema, Servers, World};
 
@@ -282,11 +282,7 @@ async fn a_user_all_of_whose_rows_differ_is_named_with_ten_of_them_in_little_mem
     let mut call = world.tool(&["run", "--plan", &plan, "--lanes", "1"]);
     call.command.env("TOKIO_WORKER_THREADS", "2");
     let mut call = call.start();
-    let mut peak = 0;
-    while !call.has_ended() {
-        peak = peak_of(&call).unwrap_or(peak);
-        tokio::time::sleep(Duration::from_millis(5)).await;
-    }
+    let peak = peak_until_the_end(&mut call).await;
     let finished = call.finish().await.expect(10);
     assert!(peak > 0 && peak <= 48 * 1024, "{peak} KiB");
     assert_eq!(finished.json["reason"], "mismatch", "{}", finished.said);

@@ -105,11 +105,7 @@ async fn torture_s47_a_user_of_five_million_rows_moves_under_five_hundred_writes
     let mut call = world.tool(&["run", "--plan", &plan, "--lanes", "1"]);
     call.command.env("TOKIO_WORKER_THREADS", "2");
     let mut call = call.start();
-    let mut peak = 0;
-    while !call.has_ended() {
-        peak = peak_of(&call).unwrap_or(peak);
-        tokio::time::sleep(Duration::from_millis(100)).await;
-    }
+    let peak = peak_until_the_end(&mut call).await;
     let took = began.elapsed();
     let finished = call.finish().await.expect(0);
     stop.send_replace(true);
@@ -133,8 +129,19 @@ async fn torture_s47_a_user_of_five_million_rows_moves_under_five_hundred_writes
     );
 }
 
+/// The same, seen for the last time before it ended.
+pub(super) async fn peak_until_the_end(call: &mut Running) -> u64 {
+    let mut peak = 0;
+    while !call.has_ended() {
+        peak = peak_of(call).unwrap_or(peak);
+        // The kernel keeps the maximum; nothing tells of the moment before the end.
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    peak
+}
+
 /// The most memory that the process ever had, in KiB; none once it is gone.
-pub(super) fn peak_of(call: &Running) -> Option<u64> {
+fn peak_of(call: &Running) -> Option<u64> {
     let status = std::fs::read_to_string(format!("/proc/{}/status", call.pid()?)).ok()?;
     let mut lines = status.lines();
     let peak = lines.find_map(|line| line.strip_prefix("VmHWM:"))?;
