@@ -113,3 +113,27 @@ async fn a_schema_that_gives_the_same_rows_other_values_is_another_one() {
     admin.must("VACUUM FULL orders").await;
     assert_eq!(admin.number(same).await, 1);
 }
+
+#[tokio::test]
+async fn a_type_that_gets_another_attribute_makes_another_schema() {
+    let world = World::new().await;
+    let admin = world.us.admin().await;
+    let same =
+        "SELECT count(*) FROM regionwise.install WHERE fingerprint = regionwise.fingerprint()";
+    admin
+        .must("CREATE TYPE place AS (street text); ALTER TABLE orders ADD COLUMN at place, ADD COLUMN ways place[]")
+        .await;
+    for column in ["at", "ways"] {
+        admin
+            .must("UPDATE regionwise.install SET fingerprint = regionwise.fingerprint()")
+            .await;
+        assert_eq!(admin.number(same).await, 1);
+        admin.must("ALTER TYPE place ADD ATTRIBUTE town text").await;
+        assert_eq!(admin.number(same).await, 0, "{column}");
+        admin
+            .must(&format!(
+                "ALTER TYPE place DROP ATTRIBUTE town; ALTER TABLE orders DROP COLUMN {column}"
+            ))
+            .await;
+    }
+}
