@@ -69,6 +69,12 @@ pub enum Reason {
         root: TableName,
         columns: Vec<String>,
     },
+    /// One key can be written in several ways, and a user is known by what is written.
+    RootKeyText {
+        root: TableName,
+        column: String,
+        kind: String,
+    },
     SeveralOwners {
         table: TableName,
         paths: Vec<Path>,

@@ -28,6 +28,7 @@ pub fn refusals(catalog: &Catalog, server: &Server, found: &Discovered) -> Vec<R
         refused.extend(late_triggers(table));
         refused.extend(always_triggers(table));
     }
+    refused.extend(root_key_text(&found.closure.root().table));
     refused.extend(no_index(catalog, found));
     refused.extend(not_validated(catalog, found));
     refused.extend(keys_of_one_partition(catalog, found));
@@ -67,6 +68,41 @@ fn row_security(table: &Table, server: &Server) -> Option<Reason> {
         table: table.name.clone(),
         role: server.role.clone(),
     })
+}
+
+/// Functions that send the binary form of types whose text follows `DateStyle`, `TimeZone`, `bytea_output`,
+/// `extra_float_digits` and the like; of a domain it is its base type's. Arrays, rows and ranges may hold one.
+const TEXT_FOLLOWS_SETTINGS: [&str; 14] = [
+    "array_send",
+    "byteasend",
+    "cash_send",
+    "date_send",
+    "float4send",
+    "float8send",
+    "interval_send",
+    "multirange_send",
+    "range_send",
+    "record_send",
+    "timestamp_send",
+    "timestamptz_send",
+    "timetz_send",
+    "xml_send",
+];
+
+fn root_key_text(root: &Table) -> Option<Reason> {
+    let [key] = root.primary_key.as_slice() else {
+        return None;
+    };
+    let column = root.column(key)?;
+    let send = column.kind.send.as_deref()?;
+    let name = send.strip_prefix("pg_catalog.")?;
+    TEXT_FOLLOWS_SETTINGS
+        .contains(&name)
+        .then(|| Reason::RootKeyText {
+            root: root.name.clone(),
+            column: key.clone(),
+            kind: column.kind.name.clone(),
+        })
 }
 
 fn local_types(table: &Table) -> Vec<Reason> {

@@ -158,6 +158,36 @@ fn each_reason_of_a_table_is_refused_with_a_way_out() {
 }
 
 #[test]
+fn a_key_of_the_users_that_is_written_in_several_ways_is_refused() {
+    let of_root = |send: &str| {
+        let draft = users().with(|table| {
+            table.columns[0].kind.name = "bytea".to_owned();
+            table.columns[0].kind.send = Some(send.to_owned());
+        });
+        let drafts = [draft, orders()];
+        let found = found(&drafts, &Rules::default());
+        let reasons = table_refusals(&catalog(&drafts), &server(1), &found);
+        reasons.into_iter().map(printed).collect::<Vec<_>>()
+    };
+    assert_eq!(
+        of_root("pg_catalog.byteasend"),
+        [
+            "at the source: users.id is bytea, whose text depends on settings of the session: the fence would take one \
+             user for two\n  give users a primary key that is a number, a text or a uuid, and keep the present one as UNIQUE"
+        ]
+    );
+    for (send, known) in [
+        ("pg_catalog.timestamptz_send", 1),
+        ("pg_catalog.float8send", 1),
+        ("pg_catalog.uuid_send", 0),
+        ("pg_catalog.textsend", 0),
+        ("public.citextsend", 0),
+    ] {
+        assert_eq!(of_root(send).len(), known, "{send}");
+    }
+}
+
+#[test]
 fn every_reference_to_a_row_that_goes_needs_an_index() {
     let drafts = [
         users(),

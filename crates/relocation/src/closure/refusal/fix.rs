@@ -13,6 +13,9 @@ impl Reason {
             Self::RootKey { root, .. } => format!(
                 "give {root} a primary key of one column, and keep the present one as UNIQUE"
             ),
+            Self::RootKeyText { root, .. } => format!(
+                "give {root} a primary key that is a number, a text or a uuid, and keep the present one as UNIQUE"
+            ),
             Self::SeveralOwners { table, paths } => {
                 let choices: Vec<String> = paths
                     .iter()
