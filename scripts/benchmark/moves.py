@@ -53,6 +53,16 @@ def measure_all(world):
     return results
 
 
+def measure_missing(world, results):
+    """The results with those measured that could not be had before. Whether any was measured."""
+    missing = [at for at, result in enumerate(results) if "unavailable" in result]
+    for at in missing:
+        before = results[at]
+        load = Load(before["writes"], 16) if before["writes"] else None
+        results[at] = measure(world, [before["contender"]], before["round_trip_ms"], load)[0]
+    return bool(missing)
+
+
 def measure(world, names, delay, load):
     """All contenders in turns, so that a slower minute of the machine meets each of them."""
     runs, missing = {name: [] for name in names}, {}

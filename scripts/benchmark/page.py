@@ -114,9 +114,11 @@ fewer of them, see `rounds`. In no run did other programs have more than {foreig
 warm, the target has all indexes and foreign keys from the start (not for pgcopydb, which makes them itself). {missing}
 
 ## Targets
-What is required of `migrate-eu-users`, with four lanes where nothing else is said, and what this run measured.
+What is required of `migrate-eu-users`, with as many lanes as it takes by itself, and what this run measured.
 
 {targets}
+
+{bounds}
 
 ## Nobody writes
 `right`: what lies at the target equals the source, row by row, compared afterwards. `memory MB`: the most that a process of
@@ -193,6 +195,19 @@ def publish(path, document, words):
     path.write_text(page(document, words))
 
 
+def bounds(document):
+    """What a speed cannot pass on this machine."""
+    quiet = {(result["contender"], result["round_trip_ms"]): result.get("cpu_seconds")
+             for result in document["results"] if not result["writes"]}  # fmt: skip
+    ours, pipe, cores = quiet.get(("ours", 0)), quiet.get(("pipe", 0)), document["machine"]["cores"]
+    if not ours or not pipe:
+        return ""
+    return (
+        f"What bounds the speed here: mover, both servers and the link share {cores} cores. At 0 ms a move takes {ours:.1f} s of processor\n"
+        f"time, the pipe {pipe:.1f} s, so a move cannot be done in less than {ours / cores:.1f} s."
+    )
+
+
 def page(document, words):
     results = document["results"]
     measured = [result for result in results if "unavailable" not in result]
@@ -202,6 +217,7 @@ def page(document, words):
         **document["machine"], users=document["users"], others=document["others"], rows=document["rows"], words=words,
         writes=max(result["writes"] for result in results), foreign=disturbance(document)[0], targets=markdown(targets(document["targets"])),
         missing=f"Not measured: {', '.join(missing)}." if missing else "", quiet=part(False), writing=part(True),
+        bounds=bounds(document),
     )  # fmt: skip
     rest = [SECTIONS[name].format(table=markdown(rows)) for name, rows in extras(document)]
     return "".join([start, *rest]).replace(" \n", "\n")
