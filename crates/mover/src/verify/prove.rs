@@ -215,10 +215,10 @@ async fn noted(
         let table: i32 = row.get(1);
         let table = usize::try_from(table)
             .map_err(|_| sides.target.unexpected(format!("table number {table}")))?;
-        noted
-            .entry(row.get(0))
-            .or_default()
-            .insert((table, row.get(2)));
+        let key: Vec<Option<String>> = row.get(2);
+        let key: Option<Vec<String>> = key.into_iter().collect();
+        let key = key.ok_or_else(|| sides.target.unexpected("a noted key that is NULL"))?;
+        noted.entry(row.get(0)).or_default().insert((table, key));
     }
     Ok(noted)
 }
