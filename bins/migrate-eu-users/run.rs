@@ -7,6 +7,7 @@ use hdrhistogram::Histogram;
 use regionwise_cli::{Because as _, Common, Context, Failure, Report, duration, wall_ms};
 use regionwise_mover::{Chosen, Ended, Ends, Event, Hold, MOST_USERS, Task, Terms, Throttle};
 use regionwise_relocation::closure::plan::Plan;
+use regionwise_relocation::sql::refer;
 use regionwise_rollout::Verdict;
 use regionwise_topology::Migration;
 use tokio::sync::{mpsc, watch};
@@ -166,6 +167,11 @@ fn task(
         ends: ends.clone(),
         plan: journal_name(&plan, way, args.rehearse),
         shape: plan.source.as_str().to_owned(),
+        // The plan has seen which tables of the old home stay there and refer to rows that moved.
+        incoming: match way {
+            Way::There => refer::incoming_of_users(&plan.found.closure),
+            Way::Back => refer::incoming(&plan.found),
+        },
         closure: plan.found.closure,
         direction: if args.rehearse {
             "rehearsal"

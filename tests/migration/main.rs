@@ -21,6 +21,7 @@ mod older;
 mod purge;
 mod reads;
 mod reconcile;
+mod referred;
 mod scenarios;
 mod schema_change;
 mod seals;

@@ -17,8 +17,9 @@ static KEPT: Schema = Schema {
 CREATE TABLE users (id bigint PRIMARY KEY, email text NOT NULL UNIQUE, billing_country text NOT NULL);
 CREATE TABLE orders (id bigint PRIMARY KEY, user_id bigint NOT NULL REFERENCES users ON DELETE CASCADE, note text);
 CREATE INDEX ON orders (user_id);
-CREATE TABLE audit (id bigint PRIMARY KEY, who bigint REFERENCES users ON DELETE CASCADE, what text);
+CREATE TABLE audit (id bigint PRIMARY KEY, who bigint REFERENCES users ON DELETE CASCADE, what text, about bigint REFERENCES orders);
 CREATE INDEX ON audit (who);
+CREATE INDEX ON audit (about);
 CREATE TABLE receipts (id bigint PRIMARY KEY, of_order bigint NOT NULL REFERENCES orders ON DELETE CASCADE);
 CREATE INDEX ON receipts (of_order);
 CREATE TABLE outbox (id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY, what text);
@@ -40,6 +41,8 @@ INSERT INTO audit SELECT u, u, 'signed up' FROM generate_series(1, {users}) u;
 stays = true
 [migration.tables.audit.columns.who]
 other_user = "set-null"
+[migration.tables.audit.columns.about]
+other_user = "set-null"
 [migration.tables.receipts]
 stays = true
 [migration.tables.receipts.columns.of_order]
@@ -51,7 +54,7 @@ other_user = "refuse"
     ],
 };
 
-async fn kept() -> (World, String) {
+pub(crate) async fn kept() -> (World, String) {
     let world = World::new(&KEPT).await;
     world.install().await.expect(0);
     let plan = world.plan().await;

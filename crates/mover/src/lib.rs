@@ -21,6 +21,7 @@ pub mod plan;
 mod purge;
 mod reconcile;
 mod reconnect;
+mod referred;
 mod rows;
 mod run;
 mod shared;

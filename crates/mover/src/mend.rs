@@ -20,6 +20,7 @@ use crate::event::Event;
 use crate::failpoint::Point;
 use crate::lane::{Halt, Lane};
 use crate::mismatch;
+use crate::referred::Ways;
 use crate::rows::{CLOSE, Comparison, Listing, Lone, RowDigest};
 use crate::ship::{
     Digests, MOST_ROWS, PIECE, Proven, Sent, Unshipped, dangling, digests, enter, seals,
@@ -87,7 +88,9 @@ async fn comes_anew(
     if !batch.anew.insert(user.clone()) {
         return Ok(false);
     }
-    lane.clear(batch, user).await?;
+    if lane.clear(batch, user).await?.is_some() {
+        return Ok(false);
+    }
     batch.proven.remove(user);
     batch.seals.remove(user);
     Ok(true)
@@ -493,23 +496,38 @@ impl<'a> Delta<'a> {
     ) -> Result<(Digests, Sent, HashSet<String>), Unshipped> {
         let (target, run) = (&self.lane.write, &self.lane.shared.run.id);
         let apply = self.statements(users).join("; ");
-        let (finished, applied, dangling, stored) = tokio::join!(
+        let (finished, applied, dangling, noted, stored) = tokio::join!(
             finish(self.copying.take()),
             target.batch(&apply),
             dangling(self.lane, target, users),
+            self.ways().noted(target),
             digests(target, run, users)
         );
         finished?;
         applied?;
         dangling?;
+        let noted = noted?;
+        noted.let_go(target).await?;
+        if let Some(reference) = noted.references(target).await?.into_iter().next() {
+            return Err(Unshipped::Referred(reference));
+        }
         Ok((stored?, self.sent, self.altered))
+    }
+
+    /// How rows could be referred to that go, or get another key.
+    fn ways(&self) -> Ways<'a> {
+        let shared = &self.lane.shared;
+        Ways::all(&shared.closure, &shared.incoming).to(&self.deleting)
     }
 
     /// What is there is updated in place. Deletes begin with children, whose users are found through their parents.
     fn statements(&self, users: &[String]) -> Vec<String> {
         let closure = &self.lane.shared.closure;
         let users: Vec<&str> = users.iter().map(String::as_str).collect();
+        let ways = self.ways();
         let mut statements = vec![CLOSE.to_owned()];
+        statements.extend(ways.prepare());
+        statements.extend(ways.note_keyed());
         for number in self.deleting.iter().rev() {
             let changed = self.sent.contains_key(number);
             if changed {
@@ -521,6 +539,7 @@ impl<'a> Delta<'a> {
             statements.extend(delta::update(closure, *number));
             statements.push(delta::insert(closure, *number));
         }
+        statements.extend(ways.keep());
         statements
     }
 }

@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use regionwise_postgres::{Direct, Error};
 use regionwise_relocation::closure::Discovered;
-use regionwise_relocation::sql::purge::incoming;
+use regionwise_relocation::sql::refer::incoming;
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep};
 
@@ -220,10 +220,10 @@ async fn carry_out(
                 together.push(keys.into_iter().filter(|key| *key != user).collect());
             }
             Outcome::Wrong(user, wrong) => return Ok(Ending::Wrong(user, wrong)),
-            Outcome::Referred(references) => {
+            Outcome::Referred(obstacles) => {
                 let keys: BTreeSet<String> = keys.into_iter().collect();
                 tried.insert(keys.clone());
-                divide(keys, &references, &tried, &mut together, erased);
+                divide(keys, &obstacles, &tried, &mut together, erased);
             }
         }
     }
@@ -259,26 +259,26 @@ async fn next_keys(
 /// referred to by anybody else stays; the others of the chunk go on without it.
 fn divide(
     keys: BTreeSet<String>,
-    references: &[chunk::Reference],
+    obstacles: &[chunk::Obstacle],
     tried: &HashSet<BTreeSet<String>>,
     together: &mut Vec<BTreeSet<String>>,
     erased: &mut Erased,
 ) {
     let mut group = keys.clone();
     group.extend(
-        references
+        obstacles
             .iter()
-            .filter_map(|reference| reference.user.clone()),
+            .filter_map(|each| each.reference.user.clone()),
     );
-    let all_go = references.iter().all(|reference| reference.may_go);
+    let all_go = obstacles.iter().all(|each| each.may_go);
     if all_go && group.len() <= 5 * CHUNK_USERS && !tried.contains(&group) {
         together.push(group);
         return;
     }
     if keys.len() == 1 {
-        let why = references
+        let why = obstacles
             .first()
-            .map_or_else(String::new, ToString::to_string);
+            .map_or_else(String::new, |each| each.reference.to_string());
         erased
             .kept
             .extend(keys.into_iter().map(|user| (user, why.clone())));

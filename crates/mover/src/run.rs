@@ -8,6 +8,7 @@ use regionwise_postgres::{Direct, Error};
 use regionwise_relocation::catalog::Table;
 use regionwise_relocation::closure::Closure;
 use regionwise_relocation::digest::Salt;
+use regionwise_relocation::sql::refer::Incoming;
 use tokio::sync::{Semaphore, mpsc, watch};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep};
@@ -35,6 +36,8 @@ const LOOK_EVERY: Duration = Duration::from_secs(1);
 pub struct Task {
     pub ends: Ends,
     pub closure: Closure,
+    /// How rows of the closure can be referred to at the target.
+    pub incoming: Vec<Incoming>,
     /// The plan's hash: runners with the same one share a run.
     pub plan: String,
     /// `move` or `revert`.
@@ -151,6 +154,7 @@ pub async fn run(
         direction: task.direction,
         holder: task.holder,
         closure: task.closure,
+        incoming: task.incoming,
         timelines,
         hold: task.hold,
         events,

@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use regionwise_postgres::Error;
 use regionwise_relocation::closure::Closure;
 use regionwise_relocation::protocol::Token;
+use regionwise_relocation::sql::refer::Incoming;
 use tokio::sync::{Semaphore, mpsc, watch};
 
 use crate::batch::Batch;
@@ -26,6 +27,8 @@ pub(crate) struct Shared {
     /// As it stands in the journal and in `pg_stat_activity`.
     pub(crate) holder: String,
     pub(crate) closure: Closure,
+    /// How rows of the closure can be referred to at the target.
+    pub(crate) incoming: Vec<Incoming>,
     pub(crate) layouts: Vec<Layout>,
     pub(crate) terms: Terms,
     /// Batches that this runner works on at the same time.

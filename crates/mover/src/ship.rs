@@ -20,6 +20,7 @@ use crate::failpoint::Point;
 use crate::lane::Lane;
 use crate::layout::{Landing, Layout, land_and};
 use crate::mismatch::{self, Mismatch};
+use crate::referred::Reference;
 use crate::terms::LOCKED_WITHIN;
 
 /// What is sent to the target at once.
@@ -70,6 +71,9 @@ pub(crate) enum Unshipped {
     /// A row at the target would refer to a row that is not there: by table and foreign key.
     #[error("a row of {table} refers by `{key}` to a row that is not at the target")]
     Dangling { table: String, key: String },
+    /// A row at the target would go that rows of others refer to.
+    #[error("a row that is not at the source is still needed at the target: {0}")]
+    Referred(Reference),
     #[error(
         "the user has more than {MOST_ROWS} rows, and Postgres cannot hash more of one user: a value has at most 1 GB"
     )]

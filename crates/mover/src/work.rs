@@ -19,6 +19,7 @@ use crate::journal;
 use crate::lane::{Halt, Lane, borrowed};
 use crate::mend::mend;
 use crate::reconnect::pause;
+use crate::referred::{Reference, Ways};
 use crate::shared::session_name;
 use crate::ship::{Sent, Unshipped, enter, ship};
 use crate::terms::LOCKED_WITHIN;
@@ -351,6 +352,7 @@ impl Lane {
             Unshipped::Conflict { .. }
             | Unshipped::Value(_)
             | Unshipped::Dangling { .. }
+            | Unshipped::Referred(_)
             | Unshipped::Locked(_)
             | Unshipped::LongFence
             | Unshipped::TooManyRows
@@ -389,19 +391,21 @@ impl Lane {
         Ok(())
     }
 
-    /// A user who cannot be moved stays home; what is at the target of it goes away.
+    /// A user who cannot be moved stays home; what is at the target of it goes away, unless somebody refers to it.
     pub(crate) async fn set_aside(
         &self,
         batch: &mut Batch,
         user: &str,
-        reason: String,
+        mut reason: String,
     ) -> Result<(), Halt> {
         let routes = (batch.sources.get(user), batch.targets.get(user));
         if let (Some(source), Some(target)) = routes {
             if source.state == State::Moved {
                 Box::pin(self.open_again(batch, user)).await?;
             } else if let Ok(change) = step::cancel(source, target, batch.token) {
-                self.clear(batch, user).await?;
+                if let Some(reference) = self.clear(batch, user).await? {
+                    reason = stays_there(&reason, self.write.place(), &reference.to_string());
+                }
                 let changes = vec![(user.to_owned(), change)];
                 self.apply_at_target(batch, &changes).await?;
             }
@@ -421,24 +425,30 @@ impl Lane {
     }
 
     /// Deletes what was copied of a user: of one who stays, because nobody will look at it again, and it is personal data.
-    pub(crate) async fn clear(&self, batch: &Batch, user: &str) -> Result<(), Halt> {
+    /// Nothing is deleted where rows of others refer to it: who does.
+    pub(crate) async fn clear(&self, batch: &Batch, user: &str) -> Result<Option<Reference>, Halt> {
         let users = [user.to_owned()];
-        self.write.batch("BEGIN").await?;
-        let cleared: Result<(), Error> = async {
-            enter(self, &self.write, batch.token, &users).await?;
-            for number in (0..self.shared.layouts.len()).rev() {
-                let delete = select::delete(&self.shared.closure, number, &[user]);
-                self.write.batch(&delete).await?;
-            }
-            Ok(())
+        let (shared, write) = (&self.shared, &self.write);
+        let ways = Ways::all(&shared.closure, &shared.incoming);
+        write.batch("BEGIN").await?;
+        let cleared: Result<Option<Reference>, Error> = async {
+            enter(self, write, batch.token, &users).await?;
+            let mut statements = ways.prepare();
+            statements.extend(ways.note(&[user]));
+            let tables = (0..shared.layouts.len()).rev();
+            statements
+                .extend(tables.map(|number| select::delete(&shared.closure, number, &[user])));
+            write.batch(&statements.join("; ")).await?;
+            let noted = ways.noted(write).await?;
+            noted.let_go(write).await?;
+            Ok(noted.references(write).await?.into_iter().next())
         }
         .await;
-        let end = if cleared.is_ok() {
-            "COMMIT"
-        } else {
-            "ROLLBACK"
+        let end = match cleared {
+            Ok(None) => "COMMIT",
+            Ok(Some(_)) | Err(_) => "ROLLBACK",
         };
-        self.write.batch(end).await?;
+        write.batch(end).await?;
         cleared.map_err(Halt::from)
     }
 
@@ -504,4 +514,14 @@ fn millis(duration: Duration) -> u64 {
 
 fn signed(count: u64) -> i64 {
     i64::try_from(count).unwrap_or(i64::MAX)
+}
+
+/// Why a user is set aside of whom something stays at the target, too.
+fn stays_there(reason: &str, place: &str, reference: &str) -> String {
+    let why = if reason.ends_with(reference) {
+        String::new()
+    } else {
+        format!(": {reference}")
+    };
+    format!("{reason}; what is at {place} of the user stays there{why}")
 }

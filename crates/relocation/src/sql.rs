@@ -16,6 +16,7 @@ pub mod name;
 mod owner;
 pub mod parents;
 pub mod purge;
+pub mod refer;
 mod rows;
 pub mod select;
 

@@ -2,11 +2,10 @@
 //! the users as purged.
 
 use std::collections::{BTreeMap, HashMap};
-use std::fmt;
 
 use regionwise_postgres::{Direct, Error};
 use regionwise_relocation::protocol::{Change, Route, State, Token, may_purge, purge};
-use regionwise_relocation::sql::purge::Incoming;
+use regionwise_relocation::sql::refer::Incoming;
 use regionwise_relocation::sql::select;
 use serde_json::json;
 
@@ -17,13 +16,14 @@ use crate::failpoint::Point;
 use crate::journal;
 use crate::layout::Layout;
 use crate::mismatch::Sides;
+use crate::referred::{Reference, Ways};
 use crate::verify::{Found, Wrong, prove};
 
 /// The sessions of a purge.
 pub(super) struct Purger<'a> {
     task: &'a Erasure,
     layouts: &'a [Layout],
-    incoming: &'a [Incoming],
+    ways: Ways<'a>,
     /// At the source, in the replica role: the application's triggers have nothing to say about a row that moved.
     write: Direct,
     /// At the source.
@@ -39,7 +39,7 @@ pub(super) enum Outcome {
     Busy,
     Wrong(String, Wrong),
     /// Rows that stay refer to rows that would go.
-    Referred(Vec<Reference>),
+    Referred(Vec<Obstacle>),
 }
 
 pub(super) struct Chunk {
@@ -51,24 +51,10 @@ pub(super) struct Chunk {
 }
 
 /// Rows that refer to what would go.
-#[derive(Debug)]
-pub(super) struct Reference {
-    table: String,
-    /// Whose rows they are; `None` in a table that stays.
-    pub(super) user: Option<String>,
-    rows: i64,
+pub(super) struct Obstacle {
+    pub(super) reference: Reference,
     /// Whether they are of a user who can be purged too.
     pub(super) may_go: bool,
-}
-
-impl fmt::Display for Reference {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { table, rows, .. } = self;
-        match &self.user {
-            Some(user) => write!(f, "{rows} rows of {table}, of user {user}, refer to it"),
-            None => write!(f, "{rows} rows of {table}, which stay, refer to it"),
-        }
-    }
 }
 
 /// Why a chunk is rolled back.
@@ -106,15 +92,12 @@ impl<'a> Purger<'a> {
             Err(error) if error.sqlstate().is_some() => false,
             Err(error) => return Err(error),
         };
-        for (place, each) in incoming.iter().enumerate() {
-            write
-                .batch(&each.prepare(&task.found.closure, place))
-                .await?;
-        }
+        let ways = Ways::all(&task.found.closure, incoming);
+        write.batch(&ways.prepare().join("; ")).await?;
         Ok(Self {
             task,
             layouts,
-            incoming,
+            ways,
             write,
             read,
             target,
@@ -189,7 +172,7 @@ impl<'a> Purger<'a> {
         let Some(run) = moved.first().and_then(|moved| moved.source.run.clone()) else {
             return Ok(chunk);
         };
-        self.note(&users).await?;
+        write.batch(&self.ways.note(&users).join("; ")).await?;
         for number in (0..self.layouts.len()).rev() {
             let sql = select::delete(&self.task.found.closure, number, &users);
             let rows = write.execute(&sql, &[]).await?;
@@ -203,10 +186,10 @@ impl<'a> Purger<'a> {
             let wrong = Wrong::OtherCount { wanted, deleted };
             return Err(Back::Outcome(Outcome::Wrong(user, wrong)));
         }
-        chunk.let_go = self.let_go().await?;
-        let references = self.references(&users).await?;
-        if !references.is_empty() {
-            return Err(Back::Outcome(Outcome::Referred(references)));
+        chunk.let_go = self.ways.let_go(write).await?;
+        let obstacles = self.obstacles(&users).await?;
+        if !obstacles.is_empty() {
+            return Err(Back::Outcome(Outcome::Referred(obstacles)));
         }
         for (run, changes) in changes {
             self.mark(&run, &changes).await?;
@@ -277,50 +260,25 @@ impl<'a> Purger<'a> {
         Ok(())
     }
 
-    async fn note(&self, users: &[&str]) -> Result<(), Back> {
-        for (place, each) in self.incoming.iter().enumerate() {
-            let sql = each.note(&self.task.found.closure, place, users);
-            self.write.batch(&sql).await?;
-        }
-        Ok(())
-    }
-
-    async fn let_go(&self) -> Result<u64, Back> {
-        let mut rows = 0;
-        for (place, each) in self.incoming.iter().enumerate() {
-            if let Some(sql) = each.let_go(place) {
-                rows += self.write.execute(&sql, &[]).await?;
-            }
-        }
-        Ok(rows)
-    }
-
-    /// Who refers to what is gone: in a snapshot from after the delete, so that whoever made it wait is seen.
-    async fn references(&self, purged: &[&str]) -> Result<Vec<Reference>, Back> {
-        let mut found = Vec::new();
-        for (place, each) in self.incoming.iter().enumerate() {
-            let sql = each.still_refer(&self.task.found.closure, place);
-            for row in self.write.ask(&sql).await? {
-                found.push(Reference {
-                    table: each.table.to_string(),
-                    user: row.get(0),
-                    rows: row.get(1),
-                    may_go: false,
-                });
-            }
-        }
-        let users: Vec<String> = found.iter().filter_map(|each| each.user.clone()).collect();
+    async fn obstacles(&self, purged: &[&str]) -> Result<Vec<Obstacle>, Back> {
+        let references = self.ways.references(&self.write).await?;
+        let users: Vec<String> = references
+            .iter()
+            .filter_map(|each| each.user.clone())
+            .collect();
         let known = routes(&self.write, &users).await?;
-        for reference in &mut found {
-            reference.may_go = reference.user.as_ref().is_some_and(|user| {
-                !self.task.held.contains(user)
-                    && !purged.contains(&user.as_str())
-                    && known
-                        .get(user)
-                        .is_some_and(|route| route.state == State::Moved)
-            });
-        }
-        Ok(found)
+        let may_go = |user: &String| {
+            !self.task.held.contains(user)
+                && !purged.contains(&user.as_str())
+                && known
+                    .get(user)
+                    .is_some_and(|route| route.state == State::Moved)
+        };
+        let each = references.into_iter().map(|reference| Obstacle {
+            may_go: reference.user.as_ref().is_some_and(may_go),
+            reference,
+        });
+        Ok(each.collect())
     }
 
     async fn mark(&self, run: &str, changes: &[(String, Change)]) -> Result<(), Back> {

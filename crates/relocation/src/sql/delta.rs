@@ -28,7 +28,7 @@ pub fn copy_out(closure: &Closure, number: usize, keys: &[Vec<String>]) -> Strin
 
 /// Rows of the table that have the key of the row to their left, each looked up by itself. OFFSET 0 keeps the planner from
 /// turning the join round: of neither table, just filled, does it know how many rows there are.
-fn looked_up(
+pub(super) fn looked_up(
     closure: &Closure,
     number: usize,
     alias: &str,
@@ -137,7 +137,7 @@ pub fn temporary_keys(closure: &Closure, number: usize) -> String {
     )
 }
 
-fn keys_name(number: usize) -> String {
+pub(super) fn keys_name(number: usize) -> String {
     format!("pg_temp.regionwise_keys_{number}")
 }
 
