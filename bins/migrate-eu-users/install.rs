@@ -161,7 +161,7 @@ fn script(found: &Discovered, args: &Args, end: &End, signup: bool, shape: &str)
             verifiers: args.verifier.clone(),
         },
     );
-    // Only the source is ever purged.
+    // Rows go from the source alone, at a purge and on the way back.
     match signup {
         true => script + &purge::grants(found),
         false => script,

@@ -15,7 +15,8 @@ static KEPT: Schema = Schema {
     name: "kept",
     sql: "
 CREATE TABLE users (id bigint PRIMARY KEY, email text NOT NULL UNIQUE, billing_country text NOT NULL);
-CREATE TABLE orders (id bigint PRIMARY KEY, user_id bigint NOT NULL REFERENCES users ON DELETE CASCADE, note text);
+CREATE TABLE orders (id bigint PRIMARY KEY, user_id bigint NOT NULL REFERENCES users ON DELETE CASCADE, note text,
+  place bigint, UNIQUE (user_id, place));
 CREATE INDEX ON orders (user_id);
 CREATE TABLE audit (id bigint PRIMARY KEY, who bigint REFERENCES users ON DELETE CASCADE, what text, about bigint REFERENCES orders);
 CREATE INDEX ON audit (who);
@@ -32,7 +33,7 @@ CREATE TRIGGER tell AFTER UPDATE ON audit FOR EACH ROW EXECUTE FUNCTION tell();
 ",
     rows: "
 INSERT INTO users SELECT u, 'u' || u || '@example.com', (ARRAY['DE', 'FR', 'US', 'IE'])[u % 4 + 1] FROM generate_series(1, {users}) u;
-INSERT INTO orders SELECT u * 10 + o, u, 'note' FROM generate_series(2, {users}) u, generate_series(1, 2) o;
+INSERT INTO orders SELECT u * 10 + o, u, 'note', o FROM generate_series(2, {users}) u, generate_series(1, 2) o;
 INSERT INTO audit SELECT u, u, 'signed up' FROM generate_series(1, {users}) u;
 ",
     users: "billing_country IN ('DE', 'FR', 'IE')",

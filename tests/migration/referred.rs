@@ -62,3 +62,60 @@ async fn rows_that_change_may_be_referred_to() {
     assert_eq!(us.number(changed).await, 1);
     world.nobody_lost().await;
 }
+
+/// Rows that exclude each other are deleted and inserted again, and who refers to them does not notice.
+#[tokio::test]
+async fn rows_that_exchange_unique_values_may_be_referred_to() {
+    let (world, plan) = kept().await;
+    let us = world.us.admin().await;
+    us.must(
+        "INSERT INTO receipts VALUES (1, 31); INSERT INTO audit VALUES (100, NULL, 'there', 31)",
+    )
+    .await;
+    let eu = world.eu.shopper().await;
+    let exchange = "BEGIN; UPDATE orders SET place = 0 WHERE id = 31; UPDATE orders SET place = 1 WHERE id = 32; \
+                    UPDATE orders SET place = 2 WHERE id = 31; COMMIT";
+    eu.must(exchange).await;
+
+    world.moving("revert", &plan, &[]).finish().await.expect(0);
+    let places =
+        "SELECT string_agg(id || ' at ' || place, ', ' ORDER BY id) FROM orders WHERE user_id = 3";
+    assert_eq!(us.text(places).await.as_deref(), Some("31 at 2, 32 at 1"));
+    assert_eq!(us.number(DANGLING).await, 0);
+    assert_eq!(
+        us.number("SELECT about FROM audit WHERE id = 100").await,
+        31
+    );
+    assert_eq!(
+        us.number("SELECT count(*) FROM audit WHERE who = 3").await,
+        1
+    );
+    world.nobody_lost().await;
+}
+
+/// A user who is set aside on the way back for another reason keeps what refers to it, too.
+#[tokio::test]
+async fn who_is_set_aside_on_the_way_back_loses_no_reference() {
+    let (world, plan) = kept().await;
+    let us = world.us.admin().await;
+    us.must("INSERT INTO audit VALUES (100, NULL, 'there', 31); INSERT INTO users VALUES (900, 'taken@example.com', 'US')")
+        .await;
+    let eu = world.eu.shopper().await;
+    eu.must("UPDATE users SET email = 'taken@example.com' WHERE id = 3")
+        .await;
+
+    let reverted = world.moving("revert", &plan, &[]).finish().await.expect(10);
+    assert_eq!(reverted.json["result"]["set_aside"], 1, "{}", reverted.said);
+    assert_eq!(world.at_home(&world.eu).await, ["3"]);
+    assert_eq!(
+        us.number("SELECT about FROM audit WHERE id = 100").await,
+        31
+    );
+    us.must("DELETE FROM users WHERE id = 900").await;
+    world.moving("revert", &plan, &[]).finish().await.expect(0);
+    assert_eq!(
+        us.number("SELECT about FROM audit WHERE id = 100").await,
+        31
+    );
+    world.nobody_lost().await;
+}

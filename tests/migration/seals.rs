@@ -121,9 +121,10 @@ async fn a_type_that_gets_another_attribute_makes_another_schema() {
     let same =
         "SELECT count(*) FROM regionwise.install WHERE fingerprint = regionwise.fingerprint()";
     admin
-        .must("CREATE TYPE place AS (street text); ALTER TABLE orders ADD COLUMN at place, ADD COLUMN ways place[]")
+        .must("CREATE TYPE place AS (street text); CREATE TYPE way AS (past place); CREATE DOMAIN trip AS place[]; \
+               ALTER TABLE orders ADD COLUMN at place, ADD COLUMN ways place[], ADD COLUMN past way, ADD COLUMN trips trip")
         .await;
-    for column in ["at", "ways"] {
+    for column in ["at", "ways", "past", "trips"] {
         admin
             .must("UPDATE regionwise.install SET fingerprint = regionwise.fingerprint()")
             .await;

@@ -57,7 +57,7 @@ pub(crate) struct Batch {
     /// Users of whom rows may be at the target: copied from then on is only what differs.
     pub(crate) begun: HashSet<String>,
     pub(crate) rounds: HashMap<String, u32>,
-    /// Users whose rows at the target were all taken away, because some excluded others of the same user.
+    /// Users of whom rows excluded each other at the target: what differs is deleted first and inserted again.
     pub(crate) anew: HashSet<String>,
     /// How often a user's last changes took too long under the user's lock.
     pub(crate) long_fences: HashMap<String, u32>,

@@ -67,7 +67,7 @@ pub(crate) async fn mend(lane: &Lane, batch: &mut Batch, users: &[String]) -> Re
                 });
                 mended.book(batch);
             }
-            Err(why) if Box::pin(comes_anew(lane, batch, &users, &why)).await? => parts.push(users),
+            Err(why) if comes_anew(batch, &users, &why) => parts.push(users),
             Err(why) => Box::pin(lane.part(batch, &mut parts, users, why)).await?,
         }
     }
@@ -75,25 +75,14 @@ pub(crate) async fn mend(lane: &Lane, batch: &mut Batch, users: &[String]) -> Re
 }
 
 /// Rows of one user that have exchanged values of a unique key exclude each other while one is updated before the other.
-/// Whether all its rows were taken away at the target because of that, once for each user: then they come again, whole.
-async fn comes_anew(
-    lane: &Lane,
-    batch: &mut Batch,
-    users: &[String],
-    why: &Unshipped,
-) -> Result<bool, Halt> {
+/// Whether it is tried once more for that reason, with what differs deleted first and inserted again.
+fn comes_anew(batch: &mut Batch, users: &[String], why: &Unshipped) -> bool {
     let ([user], Unshipped::Conflict { .. }) = (users, why) else {
-        return Ok(false);
+        return false;
     };
-    if !batch.anew.insert(user.clone()) {
-        return Ok(false);
-    }
-    if lane.clear(batch, user).await?.is_some() {
-        return Ok(false);
-    }
     batch.proven.remove(user);
     batch.seals.remove(user);
-    Ok(true)
+    batch.anew.insert(user.clone())
 }
 
 /// The last changes of a user who never stops writing: under its own fence, in one transaction at the source that ends
@@ -105,6 +94,7 @@ pub(crate) async fn under_fence(
 ) -> Result<Option<Change>, Halt> {
     let users = [user.to_owned()];
     let session = &lane.source;
+    let anew = batch.anew.contains(user);
     let longest = longest_fence(batch.proven.get(user).map_or(0, |proven| proven.rows));
     if batch.long_fences.get(user) >= Some(&LONG_FENCES) {
         let reason = format!(
@@ -131,7 +121,7 @@ pub(crate) async fn under_fence(
                 let there = held?;
                 // Begun under the lock, so it sees all that was ever written.
                 let here = snapshot(lane, &users).await?;
-                Box::pin(bring(lane, here, there, &users)).await
+                Box::pin(bring(lane, anew, here, there, &users)).await
             };
             end(lane, brought.await).await
         };
@@ -169,7 +159,7 @@ pub(crate) async fn under_fence(
         Err(Unshipped::Database(error)) => Err(Halt::from(error)),
         Err(Unshipped::Mismatch(mismatch)) => Err(Halt::Mismatch(mismatch)),
         Err(obstacle) => {
-            if Box::pin(comes_anew(lane, batch, &users, &obstacle)).await? {
+            if comes_anew(batch, &users, &obstacle) {
                 batch.forget(&users);
             } else {
                 lane.set_aside(batch, user, obstacle.to_string()).await?;
@@ -257,7 +247,8 @@ async fn while_held<T>(
 async fn attempt(lane: &Lane, batch: &Batch, users: &[String]) -> Result<Mended, Unshipped> {
     let mended = async {
         let (here, there) = tokio::join!(snapshot(lane, users), begin(lane, batch, users));
-        Box::pin(bring(lane, here?, there?, users)).await
+        let anew = users.iter().any(|user| batch.anew.contains(user));
+        Box::pin(bring(lane, anew, here?, there?, users)).await
     };
     end(lane, mended.await).await
 }
@@ -291,16 +282,17 @@ async fn begin<'a>(
     Ok(there?)
 }
 
-/// Sends what differs, and proves what the target has then.
+/// Sends what differs, and proves what the target has then. With `anew` rows that changed are deleted and inserted.
 async fn bring(
     lane: &Lane,
+    anew: bool,
     here: Listing<'_>,
     there: Listing<'_>,
     users: &[String],
 ) -> Result<Mended, Unshipped> {
     let source = &lane.read;
     let mut comparison = Comparison::new(here, there);
-    let mut delta = Delta::new(lane);
+    let mut delta = Delta::new(lane, anew);
     while let Some(lone) = comparison.next().await? {
         if comparison.most_rows() > MOST_ROWS {
             finish(delta.copying.take()).await?;
@@ -364,6 +356,8 @@ async fn end(lane: &Lane, mended: Result<Mended, Unshipped>) -> Result<Mended, U
 /// One round trip to the target per table with new rows: the end of one COPY and the start of the next go together.
 struct Delta<'a> {
     lane: &'a Lane,
+    /// Nothing is updated in place.
+    anew: bool,
     /// Not sent yet, by table.
     fetch: BTreeMap<usize, Vec<RowDigest>>,
     delete: BTreeMap<usize, Vec<Vec<String>>>,
@@ -379,9 +373,10 @@ struct Delta<'a> {
 }
 
 impl<'a> Delta<'a> {
-    fn new(lane: &'a Lane) -> Self {
+    fn new(lane: &'a Lane, anew: bool) -> Self {
         Self {
             lane,
+            anew,
             fetch: BTreeMap::new(),
             delete: BTreeMap::new(),
             noted: 0,
@@ -529,7 +524,7 @@ impl<'a> Delta<'a> {
         statements.extend(ways.prepare());
         statements.extend(ways.note_keyed());
         for number in self.deleting.iter().rev() {
-            let changed = self.sent.contains_key(number);
+            let changed = self.sent.contains_key(number) && !self.anew;
             if changed {
                 statements.push(delta::index(closure, *number));
             }

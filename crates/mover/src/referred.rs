@@ -11,22 +11,25 @@ use regionwise_relocation::sql::refer::Incoming;
 #[derive(Clone, Debug)]
 pub(crate) struct Reference {
     table: String,
-    /// Whose rows they are; `None` in a table that stays.
+    /// Whether the table stays when users move.
+    stays: bool,
+    /// Whose rows they are, if they are somebody's.
     pub(crate) user: Option<String>,
     rows: i64,
 }
 
 impl fmt::Display for Reference {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { table, rows, user } = self;
+        let Self { table, rows, .. } = self;
         let refer = if *rows == 1 { "refers" } else { "refer" };
         match rows {
             1 => write!(f, "a row of {table}")?,
             _ => write!(f, "{rows} rows of {table}")?,
         }
-        match user {
+        match &self.user {
+            _ if self.stays => write!(f, ", a table that stays, {refer} to it"),
             Some(user) => write!(f, ", of user {user}, {refer} to it"),
-            None => write!(f, ", a table that stays, {refer} to it"),
+            None => write!(f, ", of nobody, {refer} to it"),
         }
     }
 }
@@ -104,9 +107,11 @@ impl<'a> Ways<'a> {
         for (place, way) in &self.ways {
             let sql = way.still_refer(self.closure, *place);
             for row in session.ask(&sql).await? {
+                let user: Option<String> = row.get(0);
                 found.push(Reference {
                     table: way.table.to_string(),
-                    user: row.get(0),
+                    stays: way.number.is_none(),
+                    user: user.filter(|user| !user.is_empty()),
                     rows: row.get(1),
                 });
             }

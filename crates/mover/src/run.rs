@@ -36,7 +36,7 @@ const LOOK_EVERY: Duration = Duration::from_secs(1);
 pub struct Task {
     pub ends: Ends,
     pub closure: Closure,
-    /// How rows of the closure can be referred to at the target.
+    /// How rows of the closure can be referred to at the target, as far as the plan has looked there.
     pub incoming: Vec<Incoming>,
     /// The plan's hash: runners with the same one share a run.
     pub plan: String,

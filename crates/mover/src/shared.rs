@@ -27,7 +27,7 @@ pub(crate) struct Shared {
     /// As it stands in the journal and in `pg_stat_activity`.
     pub(crate) holder: String,
     pub(crate) closure: Closure,
-    /// How rows of the closure can be referred to at the target.
+    /// How rows of the closure can be referred to at the target, as far as the plan has looked there.
     pub(crate) incoming: Vec<Incoming>,
     pub(crate) layouts: Vec<Layout>,
     pub(crate) terms: Terms,

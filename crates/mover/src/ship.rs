@@ -72,7 +72,7 @@ pub(crate) enum Unshipped {
     #[error("a row of {table} refers by `{key}` to a row that is not at the target")]
     Dangling { table: String, key: String },
     /// A row at the target would go that rows of others refer to.
-    #[error("a row that is not at the source is still needed at the target: {0}")]
+    #[error("a row would go, or get another key, at the target: {0}")]
     Referred(Reference),
     #[error(
         "the user has more than {MOST_ROWS} rows, and Postgres cannot hash more of one user: a value has at most 1 GB"

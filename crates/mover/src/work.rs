@@ -424,9 +424,9 @@ impl Lane {
         batch.settle(user, "quarantined", Some(reason), Duration::ZERO);
     }
 
-    /// Deletes what was copied of a user: of one who stays, because nobody will look at it again, and it is personal data.
-    /// Nothing is deleted where rows of others refer to it: who does.
-    pub(crate) async fn clear(&self, batch: &Batch, user: &str) -> Result<Option<Reference>, Halt> {
+    /// Deletes what was copied of a user who stays, because nobody will look at it again, and it is personal data. Nothing is
+    /// deleted where others refer to it, for it may come again: who does.
+    async fn clear(&self, batch: &Batch, user: &str) -> Result<Option<Reference>, Halt> {
         let users = [user.to_owned()];
         let (shared, write) = (&self.shared, &self.write);
         let ways = Ways::all(&shared.closure, &shared.incoming);
@@ -440,7 +440,6 @@ impl Lane {
                 .extend(tables.map(|number| select::delete(&shared.closure, number, &[user])));
             write.batch(&statements.join("; ")).await?;
             let noted = ways.noted(write).await?;
-            noted.let_go(write).await?;
             Ok(noted.references(write).await?.into_iter().next())
         }
         .await;

@@ -275,7 +275,7 @@ pub enum Shared {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum OtherUser {
-    /// In a table that stays: the reference becomes NULL before the row it leads to is purged.
+    /// In a table that stays: the reference becomes NULL when the row it leads to goes, at a purge or on the way back.
     SetNull,
     /// There must be none.
     Refuse,

@@ -6,13 +6,15 @@ use super::TEXT_FORM;
 use super::name::{array, column, literal};
 use super::owner::NOBODY;
 use super::rows::{branches, version};
-use crate::catalog::Column;
+use crate::catalog::{Column, TableKind};
 use crate::closure::{Closure, Member};
 
 /// What keeps plans on indexes: the tables may never have been analysed since the mover filled them.
 const BY_INDEX: &str = "\
-    SET plan_cache_mode = force_custom_plan SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off \
+    SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off \
     SET max_parallel_workers_per_gather = 0 SET jit = off";
+
+const CUSTOM_PLAN: &str = "SET plan_cache_mode = force_custom_plan";
 
 /// Over the versions of a user's rows, the installed schema, and the server's start: DDL can give the same versions other
 /// values, and on another server, or after a promotion, the same numbers mean other rows. It does not tell a crash of the
@@ -41,9 +43,17 @@ pub(super) fn functions(closure: &Closure) -> String {
         }
     }
     let settings = format!("{} SET row_security = off {BY_INDEX}", pinned());
+    // Seals are asked for under home locks, where planning would take longer than the answer. But only a plan made for the
+    // very keys leaves out partitions.
+    let partitioned = |member: &Member| member.table.kind == TableKind::Partitioned;
+    let seals = match closure.tables.iter().any(partitioned) {
+        true => CUSTOM_PLAN,
+        false => "SET plan_cache_mode = force_generic_plan",
+    };
     include_str!("install/digests.sql")
         .replace("{{key_type}}", &closure.user_key().kind.name)
-        .replace("{{settings}}", &settings)
+        .replace("{{settings}}", &format!("{settings} {CUSTOM_PLAN}"))
+        .replace("{{seal_settings}}", &format!("{settings} {seals}"))
         .replace("{{nobody}}", NOBODY)
         .replace("{{seal}}", SEAL)
         .replace("{{users}}", &users.join("\n      UNION ALL\n      "))

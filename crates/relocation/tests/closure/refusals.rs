@@ -172,7 +172,7 @@ fn a_key_of_the_users_that_is_written_in_several_ways_is_refused() {
     assert_eq!(
         of_root("pg_catalog.byteasend"),
         [
-            "at the source: users.id is bytea, whose text depends on settings of the session: the fence would take one \
+            "at the source: users.id is bytea, whose text may depend on settings of the session: the fence would take one \
              user for two\n  give users a primary key that is a number, a text or a uuid, and keep the present one as UNIQUE"
         ]
     );

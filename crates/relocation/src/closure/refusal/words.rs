@@ -20,7 +20,7 @@ impl fmt::Display for Reason {
             ),
             Self::RootKeyText { root, column, kind } => write!(
                 f,
-                "{root}.{column} is {kind}, whose text depends on settings of the session: the fence would take one user for two"
+                "{root}.{column} is {kind}, whose text may depend on settings of the session: the fence would take one user for two"
             ),
             Self::SeveralOwners { table, paths } => {
                 write!(f, "{table} has several ways to a user: {}", these(paths))

@@ -23,10 +23,9 @@ END $digests$;
 -- What seals rows that were proven: which versions of them a user has, on this start of this server. Nobody has written a row
 -- of a user whose seal is the same, so its bytes are the same. Costs half of a digest, which also reads and hashes them.
 -- Good as long as the sessions it was made in: a crash of the server gives the numbers of lost transactions out again.
--- Asked for under home locks, where planning would take longer than the answer: one plan for each session.
 CREATE OR REPLACE FUNCTION regionwise.seals(p_usrs text[])
 RETURNS TABLE(usr text, rows bigint, seal bytea)
-LANGUAGE plpgsql STABLE SECURITY DEFINER {{settings}} SET plan_cache_mode = force_generic_plan AS $seals$
+LANGUAGE plpgsql STABLE SECURITY DEFINER {{seal_settings}} AS $seals$
 #variable_conflict use_column
 DECLARE
   v_keys {{key_type}}[] := array_remove(p_usrs, {{nobody}})::{{key_type}}[];

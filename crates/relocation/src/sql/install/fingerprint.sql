@@ -6,13 +6,21 @@ LANGUAGE plpgsql STABLE SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp SET row_security = off SET plan_cache_mode = force_generic_plan AS $f$
 DECLARE
   v_tables oid[];                      -- and their partitions
-  v_types oid[];                       -- of columns, and what arrays and domains are made of
+  v_types oid[];                       -- of columns, and all that they are made of
 BEGIN
   SELECT array_agg(DISTINCT r.relid) INTO v_tables
     FROM unnest(ARRAY[{{tables}}]::regclass[]) AS t(name)
     CROSS JOIN LATERAL (SELECT t.name::oid UNION ALL SELECT p.relid FROM pg_partition_tree(t.name) p) AS r(relid);
-  SELECT array_agg(DISTINCT coalesce(nullif(y.typelem, 0), nullif(y.typbasetype, 0), y.oid)) INTO v_types
-    FROM pg_attribute a JOIN pg_type y ON y.oid = a.atttypid WHERE a.attrelid = ANY (v_tables) AND a.attnum > 0;
+  WITH RECURSIVE type(oid) AS (
+    SELECT a.atttypid FROM pg_attribute a WHERE a.attrelid = ANY (v_tables) AND a.attnum > 0 AND NOT a.attisdropped
+    UNION SELECT part.oid FROM type JOIN pg_type y ON y.oid = type.oid CROSS JOIN LATERAL (
+      SELECT y.typelem WHERE y.typelem <> 0
+      UNION ALL SELECT y.typbasetype WHERE y.typbasetype <> 0
+      UNION ALL SELECT r.rngsubtype FROM pg_range r WHERE r.rngtypid = y.oid OR r.rngmultitypid = y.oid
+      UNION ALL SELECT a.atttypid FROM pg_attribute a
+        WHERE y.typtype = 'c' AND a.attrelid = y.typrelid AND a.attnum > 0 AND NOT a.attisdropped
+    ) AS part(oid)
+  ) SELECT array_agg(type.oid) INTO v_types FROM type;
   RETURN (SELECT md5(string_agg(f.fact, ';' ORDER BY f.fact COLLATE "C")) FROM (
     -- With the place: a column that was dropped and added again, or took another's name, has other values in the same rows.
     SELECT format('column %s %s %s %s %s %s %s %s', a.attrelid::oid, a.attnum, a.attname, a.atttypid, a.atttypmod, a.attnotnull,
