@@ -6,5 +6,6 @@
 )]
 
 mod documents;
+mod examples;
 mod layering;
 mod releasing;
