@@ -7,8 +7,8 @@
 # 12 when a sum differs.
 set -euo pipefail
 export LC_ALL=C
-# What an earlier step may have left to be run by every bash, or to change what tar and curl do.
-unset BASH_ENV ENV CDPATH TAR_OPTIONS GZIP CURL_HOME
+# What an earlier step may have left to change what cd, tar and curl do.
+unset CDPATH TAR_OPTIONS GZIP CURL_HOME
 umask 022
 
 REPOSITORY=OWNER/regionwise
@@ -85,6 +85,13 @@ case $(uname -s)-$(uname -m) in
 esac
 archive=regionwise-$version-$target.tar.gz
 
+from=${SETUP_MIRROR:-https://github.com/$REPOSITORY/releases/download/v$version}
+from=${from%/}
+case $from in
+  /* | https://*) ;;
+  *) fail 2 'mirror is neither an https address nor an absolute directory' ;;
+esac
+
 expected=''
 if [ "$checksum" = true ]; then
   expected=$(sed -n "s/^\([0-9a-f]\{64\}\) [ *]$archive\$/\1/p" "$root/release/SHA256SUMS")
@@ -92,9 +99,9 @@ if [ "$checksum" = true ]; then
 fi
 matches() { [ -z "$expected" ] || [ "$(sha256 "$1" | cut -d' ' -f1)" = "$expected" ]; }
 
-work=${RUNNER_TEMP:?}/regionwise-set-up
-rm -rf "$work"
-mkdir -p "$work/bin"
+# Of its own: what an earlier set-up of this job put on the PATH stays.
+work=$(mktemp -d "${RUNNER_TEMP:?}/regionwise-XXXXXX")
+mkdir "$work/bin"
 cached=${RUNNER_TOOL_CACHE:-$RUNNER_TEMP}/regionwise/$version/$archive
 hit=false
 if [ -f "$cached" ] && [ -n "$expected" ]; then
@@ -106,8 +113,6 @@ if [ -f "$cached" ] && [ -n "$expected" ]; then
   fi
 fi
 if [ $hit = false ]; then
-  from=${SETUP_MIRROR:-https://github.com/$REPOSITORY/releases/download/v$version}
-  from=${from%/}
   case $from in
     /*) cp "$from/$archive" "$work/$archive" || fail 2 "mirror has no $archive" ;;
     https://*)
@@ -115,7 +120,6 @@ if [ $hit = false ]; then
       curl --proto '=https' --tlsv1.2 --fail --silent --show-error --location --retry 3 --connect-timeout 10 --max-time 120 \
         --output "$work/$archive" "$from/$archive" || fail 2 "cannot download $archive; is there a way out of this runner? mirror and bin-dir work without"
       ;;
-    *) fail 2 'mirror is neither an https address nor an absolute directory' ;;
   esac
   matches "$work/$archive" || fail 12 "$archive has another sha256 than this commit pins; nothing was unpacked"
   mkdir -p "${cached%/*}"

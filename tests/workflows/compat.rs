@@ -59,7 +59,12 @@ pub(crate) fn commit(directory: &Path) {
         let output = Command::new("git")
             .current_dir(directory)
             .args(["-c", "user.name=test", "-c", "user.email=test@localhost"])
-            .args(["-c", "commit.gpgsign=false", "-c", "core.hooksPath=/dev/null"])
+            .args([
+                "-c",
+                "commit.gpgsign=false",
+                "-c",
+                "core.hooksPath=/dev/null",
+            ])
             .args(words)
             .output()
             .unwrap();

@@ -13,6 +13,7 @@ mod actions;
 mod compat;
 mod generated;
 mod lab;
+
 mod lint;
 mod matrix;
 mod rollout;

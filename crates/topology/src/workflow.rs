@@ -115,6 +115,8 @@ struct Job<'a> {
     gates: Vec<&'static str>,
     /// The verdict of the last of them that gave one, as an expression of GitHub.
     said: String,
+    /// The verdict of the job, as an expression of GitHub over several lines.
+    verdict: String,
 }
 
 impl Topology {
@@ -168,7 +170,7 @@ fn facts<'a>(topology: &'a Topology, toolkit: &'a Toolkit, soak_limit: u64) -> F
         checkout: CHECKOUT,
         download_artifact: DOWNLOAD_ARTIFACT,
         upload_artifact: UPLOAD_ARTIFACT,
-        regions: jobs(&topology.regions),
+        regions: jobs(&topology.regions, topology.rollout.on_failure),
         on_failure: match topology.rollout.on_failure {
             OnFailure::Region => "region",
             OnFailure::All => "all",
@@ -194,7 +196,7 @@ fn logins(cluster: &Cluster) -> impl Iterator<Item = &str> {
     })
 }
 
-fn jobs(regions: &[Region]) -> Vec<Job<'_>> {
+fn jobs(regions: &[Region], on_failure: OnFailure) -> Vec<Job<'_>> {
     let names: Vec<&str> = regions.iter().map(|region| region.name.as_str()).collect();
     let mut jobs = Vec::new();
     for (index, name) in names.iter().enumerate() {
@@ -208,6 +210,7 @@ fn jobs(regions: &[Region]) -> Vec<Job<'_>> {
             after: names[index + 1..].to_vec(),
             lag,
             said: said(&gates),
+            verdict: verdict(&gates, on_failure),
             gates,
         });
     }
@@ -221,6 +224,24 @@ fn said(gates: &[&str]) -> String {
         .map(|gate| format!("steps.{gate}.outputs.verdict"))
         .collect();
     words.join(" || ")
+}
+
+/// A step that failed without a word never reads as the step before it.
+fn verdict(gates: &[&str], on_failure: OnFailure) -> String {
+    let of = |step: &str| {
+        format!("steps.{step}.outputs.verdict || steps.{step}.outcome == 'failure' && 'unknown'")
+    };
+    let mut lines = Vec::new();
+    if on_failure != OnFailure::None {
+        let back = of("rollback");
+        lines.push(format!(
+            "steps.rollback.outcome == 'success' && 'rolled-back' || {back}"
+        ));
+    }
+    lines.extend(gates.iter().rev().map(|gate| of(gate)));
+    // Else a job that came to no step at all would say `false`.
+    lines.push("''".to_owned());
+    lines.join("\n|| ")
 }
 
 #[expect(
