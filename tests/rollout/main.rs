@@ -8,6 +8,7 @@
 
 mod bad_input;
 mod bad_release;
+mod cancelled;
 mod commit;
 mod deploy;
 mod github;

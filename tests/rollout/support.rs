@@ -520,6 +520,18 @@ impl Running {
         self.child.wait().unwrap();
     }
 
+    /// Whether it is gone by then.
+    pub(crate) fn ends_within(&mut self, limit: Duration) -> bool {
+        let begun = Instant::now();
+        while begun.elapsed() < limit {
+            if self.child.try_wait().unwrap().is_some() {
+                return true;
+            }
+            thread::sleep(Duration::from_millis(5));
+        }
+        false
+    }
+
     pub(crate) fn finish(mut self) -> Run {
         let mut stdout = String::new();
         self.child

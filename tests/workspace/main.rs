@@ -1,4 +1,4 @@
-//! The workspace itself: arrows between crates, and documents that say what the code does.
+//! The workspace itself: arrows between crates, documents that say what the code does, releases and examples.
 
 #![expect(
     clippy::unwrap_used,
@@ -6,4 +6,6 @@
 )]
 
 mod documents;
+mod examples;
 mod layering;
+mod releasing;

@@ -42,6 +42,10 @@ pub struct Common {
     /// Also append the outputs as NAME=value lines to this file, for shell scripts and other CIs.
     #[arg(long, env = "REGIONWISE_OUTPUTS", value_name = "FILE", global = true)]
     pub outputs: Option<PathBuf>,
+
+    /// Also write a JUnit file for this run into this directory: GitLab and others show it as a test.
+    #[arg(long, env = "REGIONWISE_JUNIT", value_name = "DIR", global = true)]
+    pub junit: Option<PathBuf>,
 }
 
 /// Arguments that contain [`Common`].

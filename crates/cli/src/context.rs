@@ -36,6 +36,8 @@ pub struct Context {
     pub signals: Signals,
     /// Where a shell script reads the outputs.
     pub(crate) outputs: Option<PathBuf>,
+    /// Where a CI picks up JUnit files.
+    pub(crate) junit: Option<PathBuf>,
     environment: BTreeMap<String, String>,
 }
 
@@ -66,6 +68,7 @@ impl Context {
             progress: Progress::new(terminal),
             signals: Signals::listen()?,
             outputs: common.outputs.clone(),
+            junit: common.junit.clone(),
             environment,
         })
     }

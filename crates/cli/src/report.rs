@@ -1,8 +1,9 @@
-//! One result, several renderings: text and JSON on stdout, outputs, summary and annotations for a CI.
+//! One result, several renderings: text and JSON on stdout, outputs, summary, annotations and JUnit for a CI.
 
 mod github;
 mod human;
 mod json;
+mod junit;
 mod outputs;
 
 use std::process::ExitCode;
@@ -92,7 +93,10 @@ impl Report {
             .outputs
             .as_ref()
             .map_or(Ok(()), |path| outputs::append(self, path));
-        for error in [written, reported, outputs]
+        let junit = context.junit.as_ref().map_or(Ok(()), |directory| {
+            junit::write(self, &context.binary, directory)
+        });
+        for error in [written, reported, outputs, junit]
             .into_iter()
             .filter_map(Result::err)
         {

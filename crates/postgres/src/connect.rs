@@ -374,8 +374,9 @@ fn escaped(value: &str) -> String {
 
 /// A silent connection is asked for a sign of life, and both an unanswered question and unacknowledged bytes end it.
 fn watch(stream: &TcpStream, limit: Duration) -> io::Result<()> {
-    let millis = u32::try_from(limit.as_millis()).unwrap_or(u32::MAX);
-    sockopt::set_tcp_user_timeout(stream, millis)?;
+    // Elsewhere unacknowledged bytes end it only by the deadline of the step that sent them.
+    #[cfg(target_os = "linux")]
+    sockopt::set_tcp_user_timeout(stream, u32::try_from(limit.as_millis()).unwrap_or(u32::MAX))?;
     sockopt::set_socket_keepalive(stream, true)?;
     // The smallest steps that the system knows.
     sockopt::set_tcp_keepidle(stream, limit.max(Duration::from_secs(1)))?;

@@ -1,4 +1,5 @@
-//! `regions.toml`: its model, parser, rules and JSON schema. Pure: takes text, touches no file.
+//! `regions.toml`: its model, parser, rules and JSON schema, and the workflow that follows from it. Pure: takes text,
+//! touches no file.
 //!
 //! [`Topology::parse`] reads in three steps, and each reports everything it finds before the next begins:
 //! the text is TOML (`document.rs`), the document has the keys and types of the schema (`shape.rs`), and the values
@@ -13,6 +14,7 @@ mod reference;
 mod resolve;
 mod rules;
 mod shape;
+mod workflow;
 
 pub use model::{
     Budget, Cluster, HealthRule, Host, LagRule, Migration, Node, OnFailure, OtherUser, Outage,
@@ -20,6 +22,7 @@ pub use model::{
     TableRule, Topology, Unowned,
 };
 pub use problem::{Problem, Problems};
+pub use workflow::{Toolkit, WorkflowError};
 
 use document::Document;
 use file::File;
