@@ -3,8 +3,9 @@
 use regionwise_cli::{Because, Common, Context, Failure, Hint, Report, Table};
 use regionwise_github::{Ensured, Error, Github};
 use regionwise_rollout::Verdict;
-use regionwise_rollout::jobs::{Ended, ended};
+use regionwise_rollout::jobs::{Ended, GoBack, ended};
 use regionwise_rollout::paused::{Act, LABEL, Over, Pause, acts, needs_a_person, run_marker};
+use regionwise_topology::OnFailure;
 use serde_json::json;
 
 use crate::github::{Api, Run, warning};
@@ -49,23 +50,30 @@ pub(crate) async fn run(
         .iter()
         .map(|region| region.name.as_str())
         .collect();
-    let ended = ended(&args.needs, &names)
+    let go_back = match topology.rollout.on_failure {
+        OnFailure::All => GoBack::All,
+        OnFailure::Region | OnFailure::None => GoBack::TheFailedOne,
+    };
+    let ended = ended(&args.needs, &names, go_back)
         .invalid(|| "cannot tell how the rollout ended".to_owned())
         .hint("REGIONWISE_NEEDS is `${{ toJSON(needs) }}`; write the workflow again: plan-topology workflow")?;
     let id = args
         .rollout
         .clone()
+        // A workflow's input that was left out.
+        .filter(|id| !id.is_empty())
         .unwrap_or_else(|| format!("gh-{}", run.id));
     let rollout = Rollout {
         run: &run,
         release: release_name(&args.release),
         id: &id,
+        dry_run: args.dry_run,
     };
     let mut report = report(&rollout, &ended);
     if args.dry_run {
-        report
-            .findings
-            .push(warning("dry run: no issue was looked at".to_owned()));
+        // Its jobs proceed, and nothing was deployed: nothing waits, and no wait is over.
+        report.outputs.retain(|(name, _)| *name != "done-regions");
+        report.outputs.push(("done-regions", String::new()));
         return Ok(report);
     }
     let Some(token) = args.api.token(context)? else {

@@ -22,6 +22,8 @@ pub(crate) struct Rollout<'a> {
     pub(crate) release: &'a str,
     /// Its operations are `ID-REGION`.
     pub(crate) id: &'a str,
+    /// The jobs said what they would do, and did nothing.
+    pub(crate) dry_run: bool,
 }
 
 impl Rollout<'_> {
@@ -32,6 +34,9 @@ impl Rollout<'_> {
     /// One sentence: what is true now.
     pub(crate) fn sentence(&self, ended: &Ended) -> String {
         let release = self.release;
+        if self.dry_run && ended.verdict == Verdict::Proceed {
+            return format!("dry run: nothing speaks against `{release}`, and nothing was changed");
+        }
         let end = match (ended.verdict, &ended.place) {
             (Verdict::Proceed, _) | (_, None) => format!("`{release}` went through"),
             (Verdict::Pause, Some(place)) => format!("`{release}` is held in {place}"),
@@ -86,8 +91,10 @@ impl Rollout<'_> {
         vec![
             format!("go on, same inputs: {}", self.again()),
             format!(
-                "go on in a new run: gh workflow run {start} --repo {} -f start-at={region} and the other inputs as before",
-                self.run.gh_repository()
+                "go on in a new run: gh workflow run {start} --repo {} -f rollout={} -f start-at={region} and the other \
+                 inputs as before",
+                self.run.gh_repository(),
+                quoted(self.id)
             ),
         ]
     }

@@ -169,6 +169,14 @@ fn a_prefix_of_the_call_stands_before_the_one_of_the_file() {
     let run = world.run(["environments", "--environment-prefix", "live/"]);
     run.is(12, "refused unprotected")
         .says(&["`live/us-east` is unprotected"]);
+    // A workflow whose jobs name environments without a prefix passes an empty one.
+    let mut command = world.command(&world.github.url());
+    command
+        .arg("environments")
+        .env("REGIONWISE_ENVIRONMENT_PREFIX", "");
+    crate::world::Run::of(command)
+        .is(12, "refused unprotected")
+        .says(&["`us-east` is missing"]);
     // The slash of the name ends no part of the path.
     assert!(
         world.github.count(

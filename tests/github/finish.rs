@@ -65,7 +65,7 @@ fn a_pause_opens_one_issue_that_says_the_ways_on_and_back() {
     for text in [
         "https://github.com/our-org/regionwise/actions/runs/77/attempts/1",
         "gh run rerun 77 --failed --repo our-org/regionwise",
-        "gh workflow run deploy.yml --ref main --repo our-org/regionwise -f start-at=eu-central",
+        "gh workflow run deploy.yml --ref main --repo our-org/regionwise -f rollout=gh-77 -f start-at=eu-central",
         "rollback-region --region eu-central --operation gh-77-eu-central",
         "| `eu-central` | `held` | `pause` | `lag` | `v2` | `v1` |",
     ] {
@@ -228,7 +228,17 @@ fn without_a_token_all_is_said_but_nothing_sent() {
         .is(10, "pause stopped-in-a-region")
         .says(&["`GITHUB_TOKEN` is not set: no issue was opened or closed"]);
     let dry = world.run(["finish", "--release", "v2", "--dry-run", "--needs", &held()]);
-    dry.is(10, "pause stopped-in-a-region").says(&["dry run"]);
+    dry.is(10, "pause stopped-in-a-region");
+    let dry = world.run([
+        "finish",
+        "--release",
+        "v2",
+        "--dry-run",
+        "--needs",
+        &through(),
+    ]);
+    dry.is(0, "proceed through")
+        .says(&["dry run: nothing speaks against `v2`, and nothing was changed"]);
     assert_eq!(world.github.seen().len(), 0);
 }
 
@@ -261,6 +271,38 @@ fn every_verdict_ends_with_its_code() {
         finish(&world, &jobs).is(code, &format!("{word} stopped-in-a-region"));
         assert_eq!(issues(&world).len(), usize::from(issue), "{verdict} {step}");
     }
+}
+
+#[test]
+fn a_rollout_that_goes_on_keeps_its_name_in_the_ways() {
+    let world = World::new();
+    for (rollout, operation) in [("gh-12", "gh-12-eu-central"), ("", "gh-77-eu-central")] {
+        world
+            .run([
+                "finish",
+                "--release",
+                "v2",
+                "--rollout",
+                rollout,
+                "--needs",
+                &held(),
+            ])
+            .says(&[&format!("--operation {operation}")]);
+    }
+}
+
+#[test]
+fn when_all_go_back_no_region_keeps_the_release_unseen() {
+    let world = World::new();
+    world.all_go_back();
+    let mut eu = job("failure", "rolled-back", "smoke");
+    finish(&world, &needs(done(), eu.clone(), skipped()))
+        .is(14, "mixed stopped-in-a-region")
+        .says(&["`v2` stopped in ap-singapore: mixed"]);
+    eu["outputs"]["also-back"] = json!("ap-singapore");
+    finish_as(&world, &needs(done(), eu, skipped()), "v2", ("78", "1"))
+        .is(13, "rolled-back stopped-in-a-region")
+        .says(&["no region has it closed", "issue #1 is closed"]);
 }
 
 #[test]

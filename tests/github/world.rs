@@ -50,6 +50,12 @@ impl World {
         self.write(&THREE_REGIONS.replace(line, &format!("protected = [{regions}]")));
     }
 
+    pub(crate) fn all_go_back(&self) {
+        let line = "on_failure = \"region\"";
+        assert!(THREE_REGIONS.contains(line));
+        self.write(&THREE_REGIONS.replace(line, "on_failure = \"all\""));
+    }
+
     pub(crate) fn path(&self, name: &str) -> PathBuf {
         self.files.path().join(name)
     }

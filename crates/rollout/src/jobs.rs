@@ -1,8 +1,10 @@
 //! What the jobs of a rollout's workflow say together: how each region ended, and how the rollout did.
 //!
 //! Reads GitHub's `toJSON(needs)`. A region's job carries the outputs `verdict`, `step`, `release` (what serves there
-//! now) and `previous-release`. A job that failed without a word is never taken for one that changed nothing.
+//! now), `previous-release`, and `also-back`: the regions before it that it brought back, too. A job that failed without
+//! a word is never taken for one that changed nothing.
 
+use std::cmp::Reverse;
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
@@ -115,11 +117,18 @@ pub enum Unreadable {
     NoJob(String),
 }
 
+/// Which regions go back when one fails; the others keep the release.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum GoBack {
+    TheFailedOne,
+    All,
+}
+
 /// Reads `toJSON(needs)` for these regions, which come in the order of the rollout.
 ///
 /// # Errors
 /// When it is something else, or a region has no job: the workflow was written for other regions.
-pub fn ended(needs: &str, regions: &[&str]) -> Result<Ended, Unreadable> {
+pub fn ended(needs: &str, regions: &[&str], go_back: GoBack) -> Result<Ended, Unreadable> {
     let Jobs(jobs) = serde_json::from_str(needs)?;
     let mut ends = Vec::new();
     for region in regions {
@@ -135,6 +144,9 @@ pub fn ended(needs: &str, regions: &[&str]) -> Result<Ended, Unreadable> {
             end.state = State::LeftOut;
         }
     }
+    if go_back == GoBack::All {
+        also_back(&mut ends, &jobs);
+    }
     let others = jobs
         .iter()
         .filter(|(name, _)| !regions.contains(&name.as_str()))
@@ -145,6 +157,37 @@ pub fn ended(needs: &str, regions: &[&str]) -> Result<Ended, Unreadable> {
         place,
         regions: ends,
     })
+}
+
+/// A region that failed and went back takes those before it back, too. Of which it does not say so, nobody knows.
+fn also_back(ends: &mut [RegionEnd], jobs: &BTreeMap<String, Job>) {
+    let Some(failed) = ends.iter().rposition(|end| end.state == State::Back) else {
+        return;
+    };
+    let said = jobs
+        .get(&ends[failed].region)
+        .map_or("", |job| job.output("also-back"));
+    for end in &mut ends[..failed] {
+        let back = said.split_whitespace().any(|name| name == end.region);
+        match end.state {
+            State::Done | State::LeftOut if back => {
+                end.state = State::Back;
+                end.verdict = Some(Verdict::RolledBack);
+                // What it serves now was not told.
+                end.release.clear();
+            }
+            State::Done => {
+                end.state = State::Look;
+                end.verdict = Some(Verdict::Mixed);
+            }
+            State::LeftOut
+            | State::Back
+            | State::Held
+            | State::Stopped
+            | State::Look
+            | State::NotReached => {}
+        }
+    }
 }
 
 fn of_region(region: &str, job: &Job) -> RegionEnd {
@@ -227,11 +270,11 @@ fn decided(
     let of_regions = ends
         .iter()
         .filter_map(|end| Some((end.region.clone(), end.verdict?)));
-    // Of equal verdicts the first region's counts.
-    let worst = of_regions
-        .chain(others)
+    // Of equal verdicts the last region's counts: those before it may have gone back because of it.
+    let worst = others
+        .chain(of_regions)
         .filter(|(_, verdict)| *verdict != Verdict::Proceed)
-        .min_by_key(|(_, verdict)| urgency(*verdict));
+        .max_by_key(|(_, verdict)| Reverse(urgency(*verdict)));
     if let Some((place, verdict)) = worst {
         return (verdict, Some(place));
     }
@@ -264,7 +307,7 @@ const fn urgency(verdict: Verdict) -> u8 {
 mod tests {
     use serde_json::{Value, json};
 
-    use super::{Ended, State, Unreadable, ended};
+    use super::{Ended, GoBack, State, Unreadable, ended};
     use crate::verdict::Verdict;
 
     const REGIONS: [&str; 3] = ["ap-singapore", "eu-central", "us-east"];
@@ -288,7 +331,7 @@ mod tests {
             "preflight": { "result": "success", "outputs": {} },
             "ap-singapore": asia, "eu-central": eu, "us-east": us,
         });
-        ended(&needs.to_string(), &REGIONS).unwrap()
+        ended(&needs.to_string(), &REGIONS, GoBack::TheFailedOne).unwrap()
     }
 
     fn states(ended: &Ended) -> Vec<State> {
@@ -392,11 +435,39 @@ mod tests {
     }
 
     #[test]
+    fn when_all_go_back_a_region_of_which_nobody_says_so_is_looked_at() {
+        let of = |asia: Value, said: &str| {
+            let mut us = job("failure", "rolled-back", "smoke");
+            us["outputs"]["also-back"] = json!(said);
+            let needs = json!({ "ap-singapore": asia, "eu-central": done(), "us-east": us });
+            ended(&needs.to_string(), &REGIONS, GoBack::All).unwrap()
+        };
+        let all = of(done(), "eu-central ap-singapore");
+        assert_eq!(all.verdict, Verdict::RolledBack);
+        assert_eq!(all.place.as_deref(), Some("us-east"));
+        assert_eq!(states(&all), [State::Back; 3]);
+
+        let one = of(done(), "eu-central");
+        assert_eq!(one.verdict, Verdict::Mixed);
+        assert_eq!(one.place.as_deref(), Some("ap-singapore"));
+        assert_eq!(states(&one), [State::Look, State::Back, State::Back]);
+
+        // An earlier run of the rollout did it.
+        let left_out = of(skipped(), "eu-central");
+        assert_eq!(states(&left_out)[0], State::LeftOut);
+        assert_eq!(left_out.verdict, Verdict::RolledBack);
+        assert_eq!(
+            states(&of(skipped(), "eu-central ap-singapore"))[0],
+            State::Back
+        );
+    }
+
+    #[test]
     fn a_preflight_that_stops_the_rollout_gives_its_verdict() {
         let of = |preflight: Value| {
             let needs = json!({ "preflight": preflight,
                 "ap-singapore": skipped(), "eu-central": skipped(), "us-east": skipped() });
-            ended(&needs.to_string(), &REGIONS).unwrap()
+            ended(&needs.to_string(), &REGIONS, GoBack::TheFailedOne).unwrap()
         };
         let said = of(json!({ "result": "failure", "outputs": { "verdict": "refused" } }));
         assert_eq!(said.verdict, Verdict::Refused);
@@ -411,10 +482,13 @@ mod tests {
     #[test]
     fn a_workflow_for_other_regions_is_unreadable() {
         let needs = json!({ "ap-singapore": done() }).to_string();
-        let error = ended(&needs, &REGIONS).unwrap_err();
+        let error = ended(&needs, &REGIONS, GoBack::TheFailedOne).unwrap_err();
         assert!(matches!(error, Unreadable::NoJob(region) if region == "eu-central"));
         for text in ["", "[]", r#"{"us-east":{"result":"fine"}}"#] {
-            assert!(matches!(ended(text, &REGIONS), Err(Unreadable::NotJobs(_))));
+            assert!(matches!(
+                ended(text, &REGIONS, GoBack::TheFailedOne),
+                Err(Unreadable::NotJobs(_))
+            ));
         }
     }
 }
