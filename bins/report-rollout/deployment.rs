@@ -116,16 +116,23 @@ pub(crate) async fn run(
     let say = |line: &str| context.progress.say(line);
     let github = args.api.connect(&run, &token, &say)?;
 
-    let not_shown = |error| failure(error, format!("cannot show `{release}` in `{environment}`"));
-    let deployment = github.ensure_deployment(&wanted).await.map_err(not_shown)?;
-    let urls = (
-        run.url(),
-        region.url.as_str().trim_end_matches('/').to_owned(),
-    );
-    let status = github
-        .ensure_status(deployment.get(), state, &text, (&urls.0, &urls.1))
-        .await
-        .map_err(not_shown)?;
+    let telling = async {
+        let deployment = github.ensure_deployment(&wanted).await?;
+        let (log, site) = (run.url(), region.url.as_str().trim_end_matches('/'));
+        let status = github
+            .ensure_status(deployment.get(), state, &text, (&log, site))
+            .await?;
+        Ok((deployment, status))
+    };
+    let told = tokio::select! {
+        told = telling => told,
+        signal = context.signals.received() => {
+            let text = format!("stopped by a signal: `{environment}` may not show `{release}` yet");
+            return Ok(Report::new(signal, text).in_region(&region.name));
+        }
+    };
+    let (deployment, status) = told
+        .map_err(|error| failure(error, format!("cannot show `{release}` in `{environment}`")))?;
     let changed = made(&deployment) || made(&status);
     let Deployment { id, .. } = deployment.get();
     let reason = if changed { "shown" } else { "already-shown" };

@@ -84,23 +84,26 @@ pub(crate) async fn run(
     };
     let say = |line: &str| context.progress.say(line);
     let github = args.api.connect(&run, &token, &say)?;
-    if let Err(error) = settle(
+    let settling = settle(
         &github,
         &rollout,
         &topology.product.name,
         &ended,
         &mut report,
-    )
-    .await
-    {
-        // Whatever becomes of the issue, the verdict is the rollout's.
+    );
+    let trouble = tokio::select! {
+        settled = settling => settled.err().map(|error| (error.to_string(), error.kind.hint())),
+        _ = context.signals.received() => Some(("stopped by a signal".to_owned(), None)),
+    };
+    // Whatever becomes of the issue, the verdict is the rollout's.
+    if let Some((text, hint)) = trouble {
         let what = if needs_a_person(ended.verdict) {
             "no issue tells of the rollout that waits"
         } else {
             "issues of earlier waits may still be open"
         };
-        report.findings.push(warning(format!("{what}: {error}")));
-        report.hints.extend(error.kind.hint().map(str::to_owned));
+        report.findings.push(warning(format!("{what}: {text}")));
+        report.hints.extend(hint.map(str::to_owned));
     }
     Ok(report)
 }

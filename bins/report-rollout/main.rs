@@ -56,7 +56,7 @@ async fn run(args: Args, context: &Context) -> Result<Report, Failure> {
             let looking = Box::pin(environments::run(common, args, context));
             context.signals.end(looking).await
         }
-        // Soon over, and better whole than stopped between two requests.
+        // Stopped between two requests they are whole again at the next call.
         Verb::Deployment(args) => deployment::run(common, args, context).await,
         Verb::Finish(args) => finish::run(common, args, context).await,
     }

@@ -9,5 +9,6 @@
 mod deployment;
 mod environments;
 mod finish;
+mod stopped;
 mod wire;
 mod world;
