@@ -9,7 +9,7 @@ const LAYERS: &[&[&str]] = &[
     &["regionwise"],
     &["cli"],
     &["controller", "mover"],
-    &["postgres", "remote", "host", "lab"],
+    &["postgres", "remote", "host", "github", "lab"],
     &["protocol"],
     &["rollout", "relocation", "topology"],
 ];

@@ -90,6 +90,14 @@ impl Verdict {
         }
     }
 
+    /// The verdict of that word; `cancelled` does not say by which signal.
+    pub fn of_word(word: &str) -> Option<Self> {
+        match word {
+            "cancelled" => Some(Self::Terminated),
+            word => Self::ALL.into_iter().find(|verdict| verdict.word() == word),
+        }
+    }
+
     /// What the verdict means, for tables.
     pub const fn meaning(self) -> &'static str {
         match self {
@@ -124,6 +132,16 @@ impl fmt::Display for Verdict {
 #[cfg(test)]
 mod tests {
     use super::Verdict;
+
+    #[test]
+    fn every_word_leads_back_to_its_verdict() {
+        for verdict in Verdict::ALL {
+            let read = Verdict::of_word(verdict.word());
+            assert_eq!(read.map(Verdict::word), Some(verdict.word()));
+        }
+        assert_eq!(Verdict::of_word(""), None);
+        assert_eq!(Verdict::of_word("Proceed"), None);
+    }
 
     #[test]
     fn codes_are_distinct_and_never_those_of_shell_or_ssh() {

@@ -91,6 +91,9 @@ pub(crate) struct File {
     pub(crate) budget: Option<BudgetFile>,
     /// Which users' rows `migrate-eu-users` moves, and where to.
     pub(crate) migration: Option<MigrationFile>,
+    /// What GitHub knows of the regions.
+    #[serde(default)]
+    pub(crate) github: GithubFile,
 }
 
 #[derive(Debug, Deserialize, Serialize, JsonSchema)]
@@ -325,6 +328,25 @@ pub(crate) struct BudgetFile {
 }
 
 #[derive(Debug, Deserialize, Serialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct GithubFile {
+    /// Regions whose environment must have a protection rule: `report-rollout environments` refuses a rollout when it has
+    /// none, or does not exist.
+    pub(crate) protected: Vec<Name>,
+    /// The environment of a region is this and the region's name.
+    pub(crate) environment_prefix: EnvironmentPrefix,
+}
+
+impl Default for GithubFile {
+    fn default() -> Self {
+        Self {
+            protected: Vec::new(),
+            environment_prefix: EnvironmentPrefix(String::new()),
+        }
+    }
+}
+
+#[derive(Debug, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct MigrationFile {
     /// The cluster that the rows leave.
@@ -486,6 +508,11 @@ text!(
     DurationText,
     "a duration, for example \"500ms\", \"60s\" or \"2m\"",
     "pattern": "^([0-9]+(ms|s|m|h))+$"
+);
+text!(
+    EnvironmentPrefix,
+    "up to 100 letters, digits, `.`, `_`, `-` and `/`",
+    "pattern": "^[A-Za-z0-9._/-]{0,100}$"
 );
 text!(
     Country,

@@ -17,8 +17,8 @@ mod shape;
 mod workflow;
 
 pub use model::{
-    Budget, Cluster, HealthRule, Host, LagRule, Migration, Node, OnFailure, OtherUser, Outage,
-    OwnerRule, Product, Region, Residency, Roles, RolloutRule, Secret, Shared, Sides, Ssh,
+    Budget, Cluster, Github, HealthRule, Host, LagRule, Migration, Node, OnFailure, OtherUser,
+    Outage, OwnerRule, Product, Region, Residency, Roles, RolloutRule, Secret, Shared, Sides, Ssh,
     TableRule, Topology, Unowned,
 };
 pub use problem::{Problem, Problems};

@@ -26,6 +26,7 @@ pub struct Topology {
     pub rollout: RolloutRule,
     pub budget: Option<Budget>,
     pub migration: Option<Migration>,
+    pub github: Github,
 }
 
 impl Topology {
@@ -38,6 +39,11 @@ impl Topology {
     pub fn cluster_of(&self, region: &Region) -> &Cluster {
         // `rules::cluster_exists` refused every file in which this look-up could fail.
         &self.clusters[&region.cluster]
+    }
+
+    /// The GitHub environment of that region.
+    pub fn environment_of(&self, region: &Region) -> String {
+        format!("{}{}", self.github.environment_prefix, region.name)
     }
 }
 
@@ -197,6 +203,15 @@ pub struct Budget {
     pub amount: f64,
     /// `USD` or `EUR`.
     pub currency: String,
+}
+
+/// What GitHub knows of the regions.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Github {
+    /// Names of the regions whose environment must have a protection rule.
+    pub protected: Vec<String>,
+    /// The environment of a region is this and the region's name.
+    pub environment_prefix: String,
 }
 
 /// Whose rows move, and where to.

@@ -6,17 +6,17 @@ use std::time::Duration;
 use url::Url;
 
 use crate::file::{
-    BudgetFile, ClusterFile, Currency, DurationText, File, HealthFile, HostFile, Identifier,
-    LagFile, MigrationFile, Name, NodeFile, OwnerFile, RegionFile, ResidencyFile, RolesFile,
-    RolloutFile, SidesFile, TableFile, TableText,
+    BudgetFile, ClusterFile, Currency, DurationText, File, GithubFile, HealthFile, HostFile,
+    Identifier, LagFile, MigrationFile, Name, NodeFile, OwnerFile, RegionFile, ResidencyFile,
+    RolesFile, RolloutFile, SidesFile, TableFile, TableText,
 };
 use crate::model::{
-    Budget, Cluster, HealthRule, Host, LagRule, Migration, Node, OwnerRule, Product, Region,
-    Residency, Roles, RolloutRule, Sides, Ssh, TableRule, Topology,
+    Budget, Cluster, Github, HealthRule, Host, LagRule, Migration, Node, OwnerRule, Product,
+    Region, Residency, Roles, RolloutRule, Sides, Ssh, TableRule, Topology,
 };
 use crate::problem::{Finding, Key};
 use crate::rules::values::{self, Limits};
-use crate::rules::{self, migration};
+use crate::rules::{self, github, migration};
 
 pub(crate) fn resolve(file: &File) -> Result<Topology, Vec<Finding>> {
     let mut found = Found::default();
@@ -59,6 +59,7 @@ fn topology(file: &File, found: &mut Found) -> Option<Topology> {
         None => Some(None),
         Some(section) => migration(section, file, found).map(Some),
     };
+    let github = github_section(&file.github, file, found);
     let rollout = rollout?;
     Some(Topology {
         product: Product {
@@ -73,6 +74,7 @@ fn topology(file: &File, found: &mut Found) -> Option<Topology> {
         rollout,
         budget: file.budget.as_ref().map(budget),
         migration: migration?,
+        github,
     })
 }
 
@@ -390,6 +392,24 @@ fn budget(budget: &BudgetFile) -> Budget {
     Budget {
         amount: budget.amount,
         currency: currency.to_owned(),
+    }
+}
+
+fn github_section(section: &GithubFile, file: &File, found: &mut Found) -> Github {
+    let key = Key::default().name("github");
+    found.all(github::protected_region_unknown(&key, section, file));
+    found.all(github::protected_region_twice(&key, section));
+    found.all(values::not_an_environment_prefix(
+        &key.name("environment_prefix"),
+        &section.environment_prefix,
+    ));
+    Github {
+        protected: section
+            .protected
+            .iter()
+            .map(|name| name.0.clone())
+            .collect(),
+        environment_prefix: section.environment_prefix.0.clone(),
     }
 }
 

@@ -178,6 +178,19 @@ fn every_word_of_the_file_has_its_meaning() {
     );
 }
 
+#[test]
+fn without_a_word_about_github_no_environment_must_be_protected() {
+    let one = parse(ONE_SERVER);
+    assert!(one.github.protected.is_empty());
+    assert_eq!(one.environment_of(&one.regions[0]), "home");
+    let three = parse(THREE_REGIONS);
+    assert_eq!(three.github.protected, ["us-east"]);
+    assert_eq!(
+        three.environment_of(&three.regions[0]),
+        "production-ap-singapore"
+    );
+}
+
 fn migration(text: &str) -> Migration {
     parse(text)
         .migration

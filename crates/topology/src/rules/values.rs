@@ -6,8 +6,8 @@ use std::time::Duration;
 use url::Url;
 
 use crate::file::{
-    Account, Address, Country, DurationText, FilePath, Identifier, Location, Name, Origin,
-    SecretReference, TableText, UrlPath,
+    Account, Address, Country, DurationText, EnvironmentPrefix, FilePath, Identifier, Location,
+    Name, Origin, SecretReference, TableText, UrlPath,
 };
 use crate::model::Secret;
 use crate::problem::{Finding, Key, quoted};
@@ -60,6 +60,13 @@ pub(crate) fn not_a_url_path(key: &Key, path: &UrlPath) -> Option<Finding> {
     let other = |c: char| c.is_whitespace() || c.is_control() || "?#".contains(c);
     let fits = path.0.starts_with('/') && !path.0.contains(other);
     (!fits).then(|| Finding::new(key, quoted(&path.0), UrlPath::ACCEPTED))
+}
+
+/// GitHub takes nearly anything as the name of an environment; this much is the same in a URL, a log and a shell.
+pub(crate) fn not_an_environment_prefix(key: &Key, prefix: &EnvironmentPrefix) -> Option<Finding> {
+    let fits = |c: char| c.is_ascii_alphanumeric() || "._/-".contains(c);
+    (prefix.0.len() > 100 || !prefix.0.chars().all(fits))
+        .then(|| Finding::new(key, quoted(&prefix.0), EnvironmentPrefix::ACCEPTED))
 }
 
 pub(crate) fn not_a_table(key: &Key, table: &TableText) -> Option<Finding> {
