@@ -28,6 +28,9 @@ pub(crate) struct Args {
     check: Option<PathBuf>,
 }
 
+/// What `--check` advises.
+const WRITE_IT: &str = "the same command with --output instead of --check writes it";
+
 fn toolkit(text: &str) -> Result<Toolkit, String> {
     Toolkit::parse(text).map_err(|error| error.to_string())
 }
@@ -66,7 +69,7 @@ fn compared(path: &Path, text: &str) -> Result<Report, Failure> {
     let shown = path.display();
     let there = fs::read_to_string(path)
         .invalid(|| format!("cannot read `{shown}`"))
-        .hint(format!("plan-topology workflow --output {shown}"))?;
+        .hint(WRITE_IT)?;
     let Some((line, is, should)) = first_difference(&there, text) else {
         return Ok(
             Report::new(Verdict::Proceed, format!("`{shown}` is up to date")).because("unchanged"),
@@ -77,7 +80,7 @@ fn compared(path: &Path, text: &str) -> Result<Report, Failure> {
     );
     Ok(Report::new(Verdict::Refused, summary)
         .because("differs")
-        .with_hint(format!("plan-topology workflow --output {shown}")))
+        .with_hint(WRITE_IT))
 }
 
 /// The first line that differs, as its number and both texts.

@@ -219,7 +219,7 @@ impl Site {
             let reference = format!("actions/{action}@{}", pin_of(action));
             act.args(["--local-repository", &local(reference, directory)]);
         }
-        let mut secrets = String::new();
+        let mut secrets = Vec::new();
         for (name, value) in &self.secrets {
             // As dotenv: by the environment they would reach every step.
             let value = value
@@ -227,9 +227,9 @@ impl Site {
                 .replace('"', "\\\"")
                 .replace('$', "\\$")
                 .replace('\n', "\\n");
-            secrets.push_str(&format!("{name}=\"{value}\"\n"));
+            secrets.push(format!("{name}=\"{value}\""));
         }
-        fs::write(self.path("secrets"), secrets).unwrap();
+        fs::write(self.path("secrets"), secrets.join("\n")).unwrap();
         act.arg("--secret-file").arg(self.path("secrets"));
         let release = ("release", "releases/v9.toml");
         let given = inputs.iter().any(|(name, _)| *name == "release");

@@ -34,7 +34,7 @@ pub(crate) fn accepted_by_act(text: &str) -> String {
                 } else {
                     format!("{TOOLKIT}/{target}@act")
                 };
-                copy.push_str(&format!("{before}uses: {uses}{after}"));
+                copy.extend([before, "uses: ", &uses, after]);
             }
         }
     }

@@ -67,13 +67,13 @@ fn play(name: &str) {
 }
 
 fn at(site: &Site, case: &Case, region: &str, step: &str) {
-    let mut plan = format!("AT='{region} {step}'\n");
+    let mut plan = vec![format!("AT='{region} {step}'")];
     if let Some(word) = &case.says {
-        plan.push_str(&format!("SAYS={word}\n"));
+        plan.push(format!("SAYS={word}"));
     }
     match case.code {
-        _ if case.kill => plan.push_str("CODE=kill\n"),
-        Some(code) => plan.push_str(&format!("CODE={code}\n")),
+        _ if case.kill => plan.push("CODE=kill".to_owned()),
+        Some(code) => plan.push(format!("CODE={code}")),
         None => panic!("a case has a code or kill = true"),
     }
     if let Some(back) = &case.rollback {
@@ -82,9 +82,9 @@ fn at(site: &Site, case: &Case, region: &str, step: &str) {
         } else {
             back.code.to_string()
         };
-        plan.push_str(&format!("BACK_SAYS='{}' BACK_CODE={code}\n", back.says));
+        plan.push(format!("BACK_SAYS='{}' BACK_CODE={code}", back.says));
     }
-    site.plan(&plan);
+    site.plan(&plan.join("\n"));
     let ran = site.run(&[]);
     let seen = format!("{region} {step}: {}", ran.log);
 

@@ -261,7 +261,7 @@ fn a_directory_of_binaries_must_list_every_file_with_its_sum() {
                 .bash("cd bin && rm -f SHA256SUMS && sha256sum -- * > ../s && mv ../s SHA256SUMS")
                 .status
                 .success()
-        )
+        );
     };
     assert!(
         runner

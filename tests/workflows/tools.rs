@@ -28,7 +28,7 @@ pub(crate) fn tools() -> &'static Path {
         if fs::read_to_string(&installed).is_ok_and(|there| there == wanted) {
             return bin;
         }
-        run(Command::new("python3")
+        run(Command::new(python())
             .args(["-m", "venv", "--clear"])
             .arg(home.join("venv")));
         let pip = [
@@ -49,6 +49,20 @@ pub(crate) fn tools() -> &'static Path {
     })
 }
 
+/// A Python that is new enough for all of them; Ubuntu 22.04 has one beside its own.
+fn python() -> &'static str {
+    let new_enough = "import ensurepip, sys; sys.exit(sys.version_info < (3, 11))";
+    let found = ["python3", "python3.11"].into_iter().find(|python| {
+        Command::new(python)
+            .args(["-c", new_enough])
+            .output()
+            .is_ok_and(|output| output.status.success())
+    });
+    found.unwrap_or_else(|| {
+        panic!("the workflow tests need Python 3.11 or newer with venv: scripts/setup installs it")
+    })
+}
+
 /// The environment's PATH with the tools before it.
 pub(crate) fn path() -> String {
     format!(
@@ -62,7 +76,7 @@ fn run(command: &mut Command) {
     let output = command.output().unwrap();
     assert!(
         output.status.success(),
-        "{command:?}: {}\n{}\nthe workflow tests need python3 with venv (Debian: python3-venv) and PyPI",
+        "{command:?}: {}\n{}\nthe workflow tests need PyPI",
         String::from_utf8_lossy(&output.stdout),
         String::from_utf8_lossy(&output.stderr),
     );
