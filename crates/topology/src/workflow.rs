@@ -92,7 +92,7 @@ struct Facts<'a> {
     upload_artifact: &'static str,
     regions: Vec<Job<'a>>,
     on_failure: &'static str,
-    environment_prefix: &'static str,
+    environment_prefix: &'a str,
     soak_limit: u64,
     soak_minutes: u64,
     /// Every secret, ssh first.
@@ -176,7 +176,7 @@ fn facts<'a>(topology: &'a Topology, toolkit: &'a Toolkit, soak_limit: u64) -> F
             OnFailure::All => "all",
             OnFailure::None => "none",
         },
-        environment_prefix: "",
+        environment_prefix: &topology.github.environment_prefix,
         soak_limit,
         soak_minutes: soak_limit.div_ceil(60),
         secrets,
