@@ -170,6 +170,6 @@ fn an_unknown_word_is_usage() {
     };
     assert_eq!(
         (code, said.trim()),
-        (Some(2), "usage: scripts/setup [--install-rust]")
+        (Some(2), "usage: scripts/setup [--install-rust] [--tests]")
     );
 }
