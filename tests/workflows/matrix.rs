@@ -35,6 +35,8 @@ struct Back {
     code: i32,
     #[serde(default)]
     kill: bool,
+    /// What serves after a rollback that went well.
+    serves: Option<String>,
 }
 
 fn steps(region: &str) -> Vec<&'static str> {
@@ -83,6 +85,9 @@ fn at(site: &Site, case: &Case, region: &str, step: &str) {
             back.code.to_string()
         };
         plan.push(format!("BACK_SAYS='{}' BACK_CODE={code}", back.says));
+        if let Some(serves) = &back.serves {
+            plan.push(format!("BACK_SERVES={serves}"));
+        }
     }
     site.plan(&plan.join("\n"));
     let ran = site.run(&[]);
@@ -132,9 +137,9 @@ fn at(site: &Site, case: &Case, region: &str, step: &str) {
     let outputs = &needs[region]["outputs"];
     assert_eq!(outputs["verdict"], case.ends.as_str(), "{seen}");
     // A rollback that failed is the last that happened.
-    let last = match case.rollback {
-        Some(_) => "rollback",
-        None => step,
+    let last = match &case.rollback {
+        Some(Back { serves: None, .. }) => "rollback",
+        Some(_) | None => step,
     };
     assert_eq!(outputs["step"], last, "{seen}");
     let back = case.rolls_back && case.rollback.is_none();
@@ -163,6 +168,7 @@ cases! {
     hosts_that_differ_are_left_to_a_person "mixed"
     a_rollback_that_failed_has_the_last_word "rollback-mixed"
     a_rollback_that_was_killed_leaves_a_region_of_which_nothing_is_known "rollback-killed"
+    a_rollback_after_which_the_release_serves_is_not_back "rollback-unmoved"
 }
 
 #[test]

@@ -234,6 +234,10 @@ fn verdict(gates: &[&str], on_failure: OnFailure) -> String {
     let mut lines = Vec::new();
     if on_failure != OnFailure::None {
         let back = of("rollback");
+        // It can have found nothing to undo where the release serves: then the region is not back.
+        lines.push(
+            "steps.rollback.outcome == 'success' && steps.rollback.outputs.serves == needs.preflight.outputs.release && 'mixed'".to_owned(),
+        );
         lines.push(format!(
             "steps.rollback.outcome == 'success' && 'rolled-back' || {back}"
         ));
