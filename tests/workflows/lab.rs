@@ -1,5 +1,5 @@
 //! The workflow with the real binaries against the lab: a good release, one that is bad in the EU, a held standby, and a
-//! rollout that is cancelled midway. Only report-rollout has a stand-in: there is no GitHub to report to.
+//! rollout that is cancelled midway; and what a GitHub of the lab has heard of it.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -8,9 +8,11 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
+use regionwise_lab::github::Github;
 use regionwise_lab::{Lab, Options};
 use regionwise_topology::{Toolkit, Topology};
 use serde_json::Value;
+use tokio::runtime::Runtime;
 
 use crate::act::{BINARIES, Ran, Site};
 use crate::compat::{PIN, TOOLKIT};
@@ -21,9 +23,14 @@ const REGIONS: [&str; 3] = ["ap-singapore", "eu-central", "us-east"];
 /// A rollout takes a quarter of a minute; a busy machine more.
 const LIMIT: Duration = Duration::from_secs(240);
 
+const TOKEN: &str = "ghs_hunter2hunter2hunter2";
+
 struct World {
     lab: Lab,
     site: Site,
+    github: Github,
+    // After what runs on it.
+    _runtime: Runtime,
 }
 
 impl World {
@@ -67,10 +74,27 @@ impl World {
             .iter()
             .filter(|(name, _)| regions.contains(&format!("env:{name}\"")));
         secrets.extend(dsns.map(|(name, value)| (name.clone(), value.clone())));
+        // act makes it `github.token`.
+        secrets.push(("GITHUB_TOKEN".to_owned(), TOKEN.to_owned()));
         site.secrets(secrets, LIMIT);
-        let world = Self { lab, site };
+        let runtime = Runtime::new().unwrap();
+        let github = runtime.block_on(Github::start(TOKEN)).unwrap();
+        let world = Self {
+            lab,
+            site,
+            github,
+            _runtime: runtime,
+        };
         world.real(&BINARIES[..5]);
-        world.site.stand_ins(&BINARIES[5..]);
+        // act knows neither another GitHub nor a repository without a remote.
+        let shim = format!(
+            "#!/bin/sh\nexport GITHUB_API_URL='{}' GITHUB_REPOSITORY=our-org/regionwise\n\
+             if [ \"$1\" = finish ]; then\n  printf '%s\\n' \"$REGIONWISE_NEEDS\" > \"$STAND_IN/needs\"\n  \
+             export REGIONWISE_OUTPUTS=\"$STAND_IN/finish\"\nfi\nexec '{}' \"$@\"\n",
+            world.github.url(),
+            env!("CARGO_BIN_EXE_report-rollout")
+        );
+        world.site.binary("report-rollout", &shim);
         world.site.sums();
         let v1 = world.site.product().join("releases/v1.toml");
         let deploys = REGIONS.map(|region| {
@@ -164,6 +188,26 @@ impl World {
         self.site.run(&inputs)
     }
 
+    /// What report-rollout put out at the end.
+    #[track_caller]
+    fn ended(&self, wanted: [&str; 3]) {
+        let lines = self.site.lines("finish");
+        let names = ["verdict", "failed-region", "done-regions"];
+        for (name, wanted) in names.iter().zip(wanted) {
+            let line = format!("{name}={wanted}");
+            assert!(lines.contains(&line), "no {line} in {lines:?}");
+        }
+    }
+
+    /// The states of the last deployment to a region that GitHub knows, oldest first.
+    fn deployment(&self, region: &str) -> Vec<String> {
+        self.github.repository(|repository| {
+            let mut all = repository.deployments.iter().rev();
+            let last = all.find(|one| one.environment == region).unwrap();
+            last.states().into_iter().map(str::to_owned).collect()
+        })
+    }
+
     fn verdict(&self, region: &str) -> String {
         self.site.needs()[region]["outputs"]["verdict"]
             .as_str()
@@ -190,6 +234,8 @@ fn real_binaries_bring_a_good_release_everywhere_and_take_a_bad_one_back_in_the_
         "{outputs}"
     );
     assert!(!world.site.product().join("known_hosts").exists());
+    world.ended(["proceed", "", "ap-singapore eu-central us-east"]);
+    assert_eq!(world.deployment("us-east"), ["in_progress", "success"]);
 
     let bad = world.roll_out("v3", &[]);
     assert_eq!(bad.code, Some(1), "{}", bad.log);
@@ -197,6 +243,9 @@ fn real_binaries_bring_a_good_release_everywhere_and_take_a_bad_one_back_in_the_
     assert_eq!(world.verdict("ap-singapore"), "proceed");
     assert_eq!(world.verdict("eu-central"), "rolled-back");
     assert_eq!(world.site.needs()["us-east"]["result"], "skipped");
+    world.ended(["rolled-back", "eu-central", "ap-singapore"]);
+    assert_eq!(world.deployment("eu-central"), ["in_progress", "failure"]);
+    assert_eq!(world.deployment("us-east"), ["in_progress", "success"]);
 
     // Run again under its name, as re-run jobs are, it finds the same.
     let again = world.roll_out("v3", &[("start-at", "eu-central")]);
@@ -213,10 +262,38 @@ fn real_binaries_hold_for_a_standby_go_on_when_it_is_back_and_survive_a_cancel()
     world.serves(["v2", "v2", "v2", "v1", "v1"]);
     assert_eq!(world.verdict("eu-central"), "pause");
     assert_eq!(world.site.needs()["eu-central"]["outputs"]["step"], "lag");
+    world.ended(["pause", "eu-central", "ap-singapore"]);
+    assert_eq!(world.deployment("eu-central"), ["in_progress", "pending"]);
+    let issues = |world: &World| {
+        world
+            .github
+            .repository(|repository| repository.issues.clone())
+    };
+    let told = issues(&world);
+    assert_eq!(told.len(), 1);
+    assert!(
+        told[0].open
+            && told[0]
+                .body
+                .contains("-f rollout=v2 -f start-at=eu-central"),
+        "{}",
+        told[0].body
+    );
 
     world.lab.standby("us-dr").release().unwrap();
     let resumed = world.roll_out("v2", &[("start-at", "eu-central")]);
     assert_eq!(resumed.code, Some(0), "{}", resumed.log);
+    world.ended(["proceed", "", "eu-central us-east"]);
+    // The same operation, so the same deployment.
+    let states = world.deployment("eu-central");
+    assert_eq!(
+        states.last().map(String::as_str),
+        Some("success"),
+        "{states:?}"
+    );
+    assert!(states.contains(&"pending".to_owned()), "{states:?}");
+    let told = issues(&world);
+    assert!(told.len() == 1 && !told[0].open);
     world.serves(["v2"; 5]);
     assert!(
         world
