@@ -13,9 +13,11 @@ use crate::act::{Ran, Site, root};
 /// Writes down its call, and ends as the line `VERB WORD CODE REASON` of `plan` says.
 const STAND_IN: &str = r#"#!/bin/bash
 echo "$1 plan=${REGIONWISE_PLAN:-} rehearse=${REGIONWISE_REHEARSE:-} dry=${REGIONWISE_DRY_RUN:-}" >> "$STAND_IN/calls"
-[ -z "$US_MOVE_DSN" ] || echo "$1" >> "$STAND_IN/logged-in"
+# The whole of it, also what could be taken for a separator.
+[ "${US_MOVE_DSN: -6}" != /shop= ] || echo "$1" >> "$STAND_IN/logged-in"
 read -r _ word code reason < <(grep "^$1 " "$STAND_IN/plan")
 [ "$word" != kill ] || kill -9 $$
+[ "$word" != mute ] || exit 0
 {
   echo "verdict=${word:-proceed}"
   echo "reason=$reason"
@@ -44,7 +46,7 @@ fn with_stand_in() -> Site {
     site.secrets(
         vec![(
             "DATABASE_URLS".to_owned(),
-            "US_MOVE_DSN=postgres://m:hidden-us@db/shop\nEU_MOVE_DSN=postgres://m:hidden-eu@db/shop\n".to_owned(),
+            "US_MOVE_DSN=postgres://m:hidden-us@db/shop=\nEU_MOVE_DSN=postgres://m:hidden-eu@db/shop\n".to_owned(),
         )],
         Duration::from_secs(90),
     );
@@ -80,6 +82,14 @@ fn a_plan_is_made_and_nothing_else_is_done() {
     ended(&site, &ran, "proceed", "");
     assert_eq!(site.lines("calls"), ["plan plan= rehearse= dry="]);
     assert_eq!(site.lines("logged-in"), ["plan"]);
+}
+
+#[test]
+fn a_step_that_ends_well_and_says_nothing_is_no_good_end() {
+    let site = with_stand_in();
+    site.plan("verify mute\n");
+    let ran = site.run(&[("mode", "verify")]);
+    ended(&site, &ran, "unknown", "");
 }
 
 #[test]
