@@ -5,10 +5,12 @@ use std::fs;
 use std::io::{BufRead, BufReader};
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output, Stdio};
+use std::process::{Command, Stdio};
 use std::sync::OnceLock;
 
 use tempfile::TempDir;
+
+use crate::ends;
 
 const ROOT: &str = env!("CARGO_MANIFEST_DIR");
 const VERSION: &str = env!("CARGO_PKG_VERSION");
@@ -83,17 +85,6 @@ fn write_program(path: &Path, text: &str) {
     fs::create_dir_all(path.parent().unwrap()).unwrap();
     fs::write(path, text).unwrap();
     fs::set_permissions(path, fs::Permissions::from_mode(0o755)).unwrap();
-}
-
-#[track_caller]
-fn ends(output: &Output, code: i32) -> String {
-    let text = format!(
-        "{}{}",
-        String::from_utf8_lossy(&output.stdout),
-        String::from_utf8_lossy(&output.stderr)
-    );
-    assert_eq!(output.status.code(), Some(code), "{text}");
-    text
 }
 
 fn search_path(first: &Path) -> String {
@@ -406,4 +397,33 @@ fn gitlab_goes_on_with_a_retry_of_the_region_that_was_held() {
     product.stand_ins.end_well("check-replication-lag");
     product.pipeline(0, &["eu-central"]);
     assert_eq!(product.stand_ins.calls(), whole()[3..6]);
+}
+
+#[test]
+fn a_rollout_that_would_stop_before_it_starts_is_refused_and_begins_nothing() {
+    let stand_ins = StandIns::new();
+    let rollout = |words: &[&str], code| {
+        let mut command = Command::new(Path::new(ROOT).join("scripts/rollout"));
+        command
+            .arg("v2.toml")
+            .args(words)
+            .env_clear()
+            .env("PATH", search_path(&stand_ins.path("bin")))
+            .env("STAND_INS", stand_ins.path(""));
+        ends(&command.output().unwrap(), code)
+    };
+    let said = rollout(&["--start-at", "us-east", "--stop-after", "eu-central"], 2);
+    assert!(
+        said.contains("--stop-after eu-central comes before --start-at us-east"),
+        "{said}"
+    );
+    assert_eq!(stand_ins.calls(), [""; 0]);
+    rollout(
+        &["--start-at", "eu-central", "--stop-after", "eu-central"],
+        0,
+    );
+    let only = whole()
+        .into_iter()
+        .filter(|call| call.ends_with("eu-central"));
+    assert_eq!(stand_ins.calls(), only.collect::<Vec<_>>());
 }

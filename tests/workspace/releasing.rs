@@ -7,6 +7,8 @@ use std::process::{Command, Output};
 
 use tempfile::TempDir;
 
+use crate::ends;
+
 const ROOT: &str = env!("CARGO_MANIFEST_DIR");
 const VERSION: &str = env!("CARGO_PKG_VERSION");
 const TARGETS: [&str; 4] = [
@@ -18,17 +20,6 @@ const TARGETS: [&str; 4] = [
 
 fn run(command: &mut Command) -> Output {
     command.output().unwrap()
-}
-
-#[track_caller]
-fn ends(output: &Output, code: i32) -> String {
-    let text = format!(
-        "{}{}",
-        String::from_utf8_lossy(&output.stdout),
-        String::from_utf8_lossy(&output.stderr)
-    );
-    assert_eq!(output.status.code(), Some(code), "{text}");
-    text
 }
 
 fn sha256(path: &Path) -> String {
