@@ -5,7 +5,7 @@ use std::time::Duration;
 use regionwise_lab::github::{Fault, Kind};
 use serde_json::json;
 
-use crate::world::{Run, SHA, World};
+use crate::world::{DEPLOYMENT, Run, SHA, World};
 
 const CREATE: &str = "/deployments";
 const STATUS: &str = "/statuses";
@@ -239,17 +239,7 @@ fn every_refusal_ends_the_try_and_says_so() {
 fn nobody_at_the_address_is_said_and_nothing_waits_long() {
     let world = World::new();
     let mut command = world.command("http://127.0.0.1:1");
-    command.args([
-        "deployment",
-        "--region",
-        "eu-central",
-        "--release",
-        "v2",
-        "--operation",
-        "77-eu",
-        "--state",
-        "success",
-    ]);
+    command.args(DEPLOYMENT).args(["--state", "success"]);
     let run = Run::of(command);
     run.is(10, "pause -").says(&["refused", "asking again"]);
     assert!(run.took < Duration::from_secs(15), "{:?}", run.took);

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use regionwise_lab::github::{Fault, Kind};
 
-use crate::world::{World, done, job, needs, skipped};
+use crate::world::{DEPLOYMENT, World, done, job, needs, skipped};
 
 /// Runs until the line about a wait, sends TERM, and returns the exit code and all output.
 fn stopped(mut command: Command) -> (Option<i32>, String) {
@@ -34,17 +34,7 @@ fn a_signal_ends_the_wait_for_a_rate_limit() {
     let wait = Kind::SecondaryLimit(Some(7));
     world.fail(Fault::once("POST", "/deployments", wait));
     let mut command = world.command(&world.github.url());
-    command.args([
-        "deployment",
-        "--region",
-        "eu-central",
-        "--release",
-        "v2",
-        "--operation",
-        "77-eu",
-        "--state",
-        "success",
-    ]);
+    command.args(DEPLOYMENT).args(["--state", "success"]);
     let (code, text) = stopped(command);
     assert_eq!(code, Some(143), "{text}");
     assert!(text.contains("may not show `v2` yet"), "{text}");

@@ -17,7 +17,7 @@ use regionwise_lab::github::{Environment, Seen};
 use reqwest::Method;
 use serde_json::{Value, json};
 
-use crate::world::{Run, TOKEN, World, done, job, needs, skipped};
+use crate::world::{DEPLOYMENT, Run, TOKEN, World, done, job, needs, skipped};
 
 const REPOSITORY: &str = "/repos/our-org/regionwise";
 
@@ -87,18 +87,7 @@ fn the_answers_that_github_gives_as_examples_are_understood() {
         command.args(args);
         Run::of(command)
     };
-    run(&[
-        "deployment",
-        "--region",
-        "eu-central",
-        "--release",
-        "v2",
-        "--operation",
-        "77-eu",
-        "--state",
-        "success",
-    ])
-    .is(0, "proceed shown");
+    run(&[&DEPLOYMENT[..], &["--state", "success"]].concat()).is(0, "proceed shown");
     // The example has an environment `staging`.
     run(&["environments"]).is(12, "refused unprotected");
     world.protect("\"us-east\"");
@@ -125,17 +114,7 @@ fn everything() -> Vec<Seen> {
         "inactive",
         "error",
     ] {
-        world.run([
-            "deployment",
-            "--region",
-            "eu-central",
-            "--release",
-            "v2",
-            "--operation",
-            "77-eu",
-            "--state",
-            state,
-        ]);
+        world.run(DEPLOYMENT.into_iter().chain(["--state", state]));
     }
     let held = needs(done(), job("failure", "pause", "lag"), skipped());
     world.run(["finish", "--release", "v2", "--needs", &held]);

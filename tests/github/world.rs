@@ -147,6 +147,17 @@ impl Run {
 }
 
 /// A region's job as `toJSON(needs)` tells of it.
+/// The usual call of `deployment`, but for its state.
+pub(crate) const DEPLOYMENT: [&str; 7] = [
+    "deployment",
+    "--region",
+    "eu-central",
+    "--release",
+    "v2",
+    "--operation",
+    "77-eu",
+];
+
 pub(crate) fn job(result: &str, verdict: &str, step: &str) -> Value {
     json!({ "result": result, "outputs": {
         "verdict": verdict, "step": step, "release": "v2", "previous-release": "v1",

@@ -19,6 +19,7 @@ use std::fmt::Display;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use octocrab::Octocrab;
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use regionwise_rollout::spoken;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -329,16 +330,15 @@ fn now() -> u64 {
         .map_or(0, |since| since.as_secs())
 }
 
-/// A part of a path or query, with everything escaped that could end it.
+/// What needs no escape in a part of a path or query (RFC 3986, 2.3).
+const UNRESERVED: AsciiSet = NON_ALPHANUMERIC
+    .remove(b'.')
+    .remove(b'_')
+    .remove(b'-')
+    .remove(b'~');
+
 fn escaped(text: &str) -> String {
-    text.bytes()
-        .map(|byte| match byte {
-            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'.' | b'_' | b'-' | b'~' => {
-                char::from(byte).to_string()
-            }
-            other => format!("%{other:02X}"),
-        })
-        .collect()
+    utf8_percent_encode(text, &UNRESERVED).to_string()
 }
 
 /// `&name=value`

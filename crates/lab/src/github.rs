@@ -16,6 +16,7 @@ use axum::body::{Body, Bytes};
 use axum::extract::State;
 use axum::http::{HeaderMap, Method, StatusCode, Uri, header};
 use axum::response::Response;
+use percent_encoding::percent_decode_str;
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
@@ -257,7 +258,7 @@ impl World {
         headers: &HeaderMap,
         body: &Bytes,
     ) -> (Option<Kind>, Answer) {
-        let path = percent_decoded(uri.path());
+        let path = decoded(uri.path());
         let body: Value = serde_json::from_slice(body).unwrap_or(Value::Null);
         self.seen.push(Seen {
             method: method.to_string(),
@@ -283,7 +284,7 @@ impl World {
                 let query = uri.query().unwrap_or_default();
                 // The name of an environment may hold a slash: routes are split as they came.
                 let raw = uri.path().strip_prefix(&self.base).unwrap_or(&route);
-                let parts: Vec<String> = raw.split('/').skip(1).map(percent_decoded).collect();
+                let parts: Vec<String> = raw.split('/').skip(1).map(decoded).collect();
                 let parts: Vec<&str> = parts.iter().map(String::as_str).collect();
                 self.repository
                     .answer(method.as_str(), &parts, &Query::of(query), &body)
@@ -436,7 +437,12 @@ impl Query {
         let pairs = text.split('&').filter_map(|pair| pair.split_once('='));
         Self(
             pairs
-                .map(|(name, value)| (percent_decoded(name), percent_decoded(value)))
+                .map(|(name, value)| {
+                    (
+                        decoded(&name.replace('+', " ")),
+                        decoded(&value.replace('+', " ")),
+                    )
+                })
                 .collect(),
         )
     }
@@ -478,30 +484,12 @@ impl Query {
     }
 }
 
-fn percent_decoded(text: &str) -> String {
-    let mut bytes = Vec::new();
-    let mut rest = text.as_bytes();
-    while let Some((first, after)) = rest.split_first() {
-        let code = after
-            .get(..2)
-            .filter(|_| *first == b'%')
-            .and_then(|digits| u8::from_str_radix(str::from_utf8(digits).ok()?, 16).ok());
-        match code {
-            Some(code) => {
-                bytes.push(code);
-                rest = &after[2..];
-            }
-            None => {
-                bytes.push(if *first == b'+' { b' ' } else { *first });
-                rest = after;
-            }
-        }
-    }
-    String::from_utf8_lossy(&bytes).into_owned()
-}
-
 fn now() -> u64 {
     SystemTime::now()
         .duration_since(UNIX_EPOCH)
         .map_or(0, |since| since.as_secs())
+}
+
+fn decoded(text: &str) -> String {
+    percent_decode_str(text).decode_utf8_lossy().into_owned()
 }

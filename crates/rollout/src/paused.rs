@@ -3,6 +3,8 @@
 //! A pause is a release in a region. An issue says which one by a marker that GitHub does not show, so that a title may
 //! be edited, and the same pause never opens a second issue.
 
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_decode_str, utf8_percent_encode};
+
 use crate::jobs::{Ended, State};
 use crate::verdict::Verdict;
 
@@ -74,40 +76,17 @@ pub fn run_marker(run: &str) -> String {
     format!("<!-- regionwise run={} -->", escaped(run))
 }
 
-/// Nothing in a name may end the comment or the word: `%` and two hexadecimal digits for all but a few characters.
+/// Nothing in a name may end the comment or the word.
+const PLAIN: AsciiSet = NON_ALPHANUMERIC.remove(b'.').remove(b'_').remove(b'-');
+
 fn escaped(name: &str) -> String {
-    name.bytes()
-        .map(|byte| match byte {
-            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'.' | b'_' | b'-' => {
-                char::from(byte).to_string()
-            }
-            other => format!("%{other:02x}"),
-        })
-        .collect::<String>()
-        // Two hyphens end a comment for some readers.
-        .replace("--", "-%2d")
+    let escaped = utf8_percent_encode(name, &PLAIN).to_string();
+    // Two hyphens end a comment for some readers.
+    escaped.replace("--", "-%2D")
 }
 
 fn unescaped(name: &str) -> String {
-    let mut bytes = Vec::new();
-    let mut rest = name.as_bytes();
-    while let Some((first, after)) = rest.split_first() {
-        let code = after
-            .get(..2)
-            .filter(|_| *first == b'%')
-            .and_then(|digits| u8::from_str_radix(str::from_utf8(digits).ok()?, 16).ok());
-        match code {
-            Some(code) => {
-                bytes.push(code);
-                rest = &after[2..];
-            }
-            None => {
-                bytes.push(*first);
-                rest = after;
-            }
-        }
-    }
-    String::from_utf8_lossy(&bytes).into_owned()
+    percent_decode_str(name).decode_utf8_lossy().into_owned()
 }
 
 /// Why a pause is over.
