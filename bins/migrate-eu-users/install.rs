@@ -1,8 +1,8 @@
 //! `install`: the fence, the routes and the journal in both clusters. Permanent: it is the residency guard too.
 
-use regionwise_cli::{Common, Context, Failure, Report};
+use regionwise_cli::{Common, Context, Failure, Finding, Level, Report};
 use regionwise_mover::{End, Ends};
-use regionwise_postgres::Kind;
+use regionwise_postgres::{Kind, Row};
 use regionwise_relocation::closure::{Closure, Discovered};
 use regionwise_relocation::sql::install::{self, Terms};
 use regionwise_relocation::sql::name;
@@ -80,17 +80,38 @@ pub(crate) async fn run(
     if !args.adopt && !args.no_adopt && !args.remove && are_there(&ends.target, closure).await? {
         return Ok(undecided(&ends.target));
     }
+    let mut missing = Vec::new();
     for (number, (end, script)) in scripts.iter().enumerate() {
-        apply(end, script, args, number > 0).await?;
+        let rows = apply(end, script, args, number > 0).await?;
+        missing.extend(rows.iter().filter_map(|row| lacks(end, row)));
         context
             .progress
             .say(format!("Cluster `{}` is done.", end.cluster));
     }
-    Ok(done(args, &ends, closure))
+    Ok(done(args, &ends, closure, missing))
+}
+
+/// What a cluster lacks that this account cannot give, and what a superuser runs there.
+struct Lack {
+    text: String,
+    fix: String,
+}
+
+fn lacks(end: &End, row: &Row) -> Option<Lack> {
+    let (lacks, fix) = (row.text("lacks")?, row.text("fix")?);
+    Some(Lack {
+        text: format!("in cluster `{}` {lacks}", end.cluster),
+        fix: format!("as a superuser in `{}`: {fix}", end.cluster),
+    })
 }
 
 /// One transaction in one cluster, after `other_is_done`.
-async fn apply(end: &End, script: &str, args: &Args, other_is_done: bool) -> Result<(), Failure> {
+async fn apply(
+    end: &End,
+    script: &str,
+    args: &Args,
+    other_is_done: bool,
+) -> Result<Vec<Row>, Failure> {
     let doing = if args.remove {
         "remove the fence from"
     } else {
@@ -99,7 +120,7 @@ async fn apply(end: &End, script: &str, args: &Args, other_is_done: bool) -> Res
     let what = || format!("cannot {doing} cluster `{}`", end.cluster);
     let written = async {
         let mut session = clusters::connect(end).await?;
-        session.write("", script, "").await.map(|_| ())
+        session.write("", script, "").await
     };
     written.await.map_err(|error| {
         // The server's own refusal says that the transaction is undone; silence, or a server that goes away, does not.
@@ -185,7 +206,7 @@ fn printed(scripts: &[(&End, String); 2]) -> Report {
     report
 }
 
-fn done(args: &Args, ends: &Ends, closure: &Closure) -> Report {
+fn done(args: &Args, ends: &Ends, closure: &Closure, missing: Vec<Lack>) -> Report {
     let tables = closure.tables.len();
     let (source, target) = (&ends.source.cluster, &ends.target.cluster);
     let summary = if args.remove {
@@ -195,6 +216,13 @@ fn done(args: &Args, ends: &Ends, closure: &Closure) -> Report {
     };
     let mut report = Report::new(Verdict::Proceed, summary);
     report.result = json!({ "tables": tables, "clusters": [source, target] });
+    for lack in missing {
+        report.findings.push(Finding {
+            level: Level::Warning,
+            text: lack.text,
+        });
+        report.hints.push(lack.fix);
+    }
     if !args.remove {
         report.hints.push("migrate-eu-users plan".to_owned());
     }

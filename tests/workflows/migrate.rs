@@ -7,6 +7,7 @@ use std::process::Command;
 use std::time::Duration;
 
 use regionwise_lab::{Lab, Options};
+use serde_json::{Value, json};
 
 use crate::act::{Ran, Site, root};
 
@@ -303,6 +304,7 @@ fn two_runners_move_the_users_of_the_lab_and_the_move_is_proven() {
         let output = command.env("PATH", "/usr/bin:/bin").output().unwrap();
         let text = String::from_utf8_lossy(&output.stderr).into_owned();
         assert!(output.status.success(), "{program} {words:?}: {text}");
+        output.stdout
     };
     let directory = lab.directory().path().to_str().unwrap();
     let fill = [
@@ -318,7 +320,11 @@ fn two_runners_move_the_users_of_the_lab_and_the_move_is_proven() {
         "--verifier",
         "regionwise_verifier",
     ];
-    call(PROGRAM, &[&["install", "--adopt"][..], &roles].concat());
+    let install = [&["install", "--adopt", "--format", "json"][..], &roles].concat();
+    let installed: Value = serde_json::from_slice(&call(PROGRAM, &install)).unwrap();
+    as_superuser(&lab, &installed);
+    let installed: Value = serde_json::from_slice(&call(PROGRAM, &install)).unwrap();
+    assert_eq!(installed["findings"], json!([]), "after what it advised");
 
     let mut site = site(&fs::read_to_string(lab.regions_toml()).unwrap());
     let login = |name: &str| name.ends_with("_MOVE_DSN") || name.ends_with("_VERIFY_DSN");
@@ -365,6 +371,34 @@ fn two_runners_move_the_users_of_the_lab_and_the_move_is_proven() {
 
     let ran = site.run(&[("mode", "purge"), ("plan-hash", hash)]);
     ended(&site, &ran, "proceed", "");
+    // With standbys on both sides, of which two are far.
+    let ran = site.run(&[("mode", "purge"), ("plan-hash", hash), ("dry-run", "false")]);
+    ended(&site, &ran, "proceed", "");
+    assert_eq!(outputs(&site, "purge")["users"], "1000");
+}
+
+/// Runs what `install` has advised, word by word: its account is no superuser.
+fn as_superuser(lab: &Lab, installed: &Value) {
+    let hints = installed["hints"].as_array().unwrap();
+    let mut given = 0;
+    for (cluster, login) in [
+        ("us", "LAB_US_PRIMARY_ADMIN_DSN"),
+        ("eu", "LAB_EU_PRIMARY_ADMIN_DSN"),
+    ] {
+        let (_, url) = lab.env().iter().find(|(name, _)| *name == login).unwrap();
+        for hint in hints {
+            let start = format!("as a superuser in `{cluster}`: ");
+            let Some(sql) = hint.as_str().unwrap().strip_prefix(&start) else {
+                continue;
+            };
+            let psql = ["-qX", "-v", "ON_ERROR_STOP=1", url, "-c", sql];
+            let output = Command::new("psql").args(psql).output().unwrap();
+            assert!(output.status.success(), "{sql}: {output:?}");
+            given += 1;
+        }
+    }
+    assert!(given >= 2, "{hints:?}");
+    assert_eq!(installed["findings"].as_array().unwrap().len(), given);
 }
 
 /// What the last call of a verb has put out.

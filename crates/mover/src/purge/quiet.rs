@@ -7,6 +7,7 @@ use tokio::sync::watch;
 use tokio::time::{Instant, sleep};
 
 use super::Erasure;
+use crate::ends::MOVER_ROLE;
 
 /// How often the fence's counter is looked at.
 const LOOK_EVERY: Duration = Duration::from_millis(250);
@@ -23,8 +24,13 @@ pub enum Unquiet {
     #[error("transactions are open that are older than the watch, by process: {0:?}")]
     OldTransactions(Vec<i32>),
     /// A standby has not written what the purge builds on.
-    #[error("standby `{0}` of {1} has not written what the purge builds on, or does not say")]
+    #[error("standby `{0}` of {1} has not written what the purge builds on")]
     StandbyBehind(String, String),
+    /// How far it is, this account may not see.
+    #[error(
+        "how far standby `{0}` of {1} is, this account may not see; as a superuser: GRANT pg_read_all_stats TO {MOVER_ROLE}"
+    )]
+    StandbyHidden(String, String),
     /// There should be one.
     #[error("no standby of {0} is connected: it may promote one that has not seen the users move")]
     NoStandby(String),
@@ -110,8 +116,8 @@ async fn standbys(
     mark: &str,
     expected: bool,
 ) -> Result<Option<Unquiet>, Error> {
-    // A position that is not shown is one that is not known.
-    let sql = "SELECT application_name, coalesce(flush_lsn >= $1::text::pg_lsn, false) FROM pg_stat_replication \
+    // A position that is not shown is one that is not known; the state is NULL only for who may not see it.
+    let sql = "SELECT application_name, coalesce(flush_lsn >= $1::text::pg_lsn, false), state IS NULL FROM pg_stat_replication \
                WHERE coalesce(application_name, '') NOT IN ('pg_basebackup', 'pg_receivewal') \
                AND coalesce(state, 'streaming') IN ('streaming', 'catchup') \
                AND NOT EXISTS (SELECT FROM pg_replication_slots s WHERE s.active_pid = pid AND s.slot_type = 'logical')";
@@ -122,6 +128,10 @@ async fn standbys(
     let behind = rows.iter().find(|row| !row.get::<_, bool>(1));
     Ok(behind.map(|row| {
         let name: Option<String> = row.get(0);
-        Unquiet::StandbyBehind(name.unwrap_or_default(), cluster.to_owned())
+        let (name, cluster) = (name.unwrap_or_default(), cluster.to_owned());
+        match row.get(2) {
+            true => Unquiet::StandbyHidden(name, cluster),
+            false => Unquiet::StandbyBehind(name, cluster),
+        }
     }))
 }

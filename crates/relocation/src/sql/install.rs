@@ -34,7 +34,7 @@ pub struct Terms {
     pub verifiers: Vec<String>,
 }
 
-/// All of the installation.
+/// All of the installation. Its answer is what only a superuser can give and is not there: `lacks text, fix text`.
 pub fn script(closure: &Closure, terms: &Terms) -> String {
     let class = terms.class.to_string();
     let with_class = |sql: &str| {
@@ -71,6 +71,11 @@ pub fn script(closure: &Closure, terms: &Terms) -> String {
         terms.signup,
         literal(&terms.shape)
     ));
+    sql.push(
+        include_str!("install/missing.sql")
+            .replace("{{move}}", MOVE_ROLE)
+            .replace("{{verify}}", VERIFY_ROLE),
+    );
     sql.concat()
 }
 
