@@ -292,6 +292,7 @@ fn lock(operation: &str) -> Request {
         holder: Holder {
             operation: operation.to_owned(),
             kind: OperationKind::Deploy,
+            undoes: None,
             who: "test".to_owned(),
         },
         ttl_ms: 1,

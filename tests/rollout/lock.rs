@@ -56,6 +56,23 @@ fn a_rollback_takes_over_a_deploy_which_then_changes_nothing_any_more() {
 }
 
 #[test]
+fn a_rollback_of_one_operation_leaves_the_live_deploy_of_another_alone() {
+    let world = World::with(&[
+        ("rollout", "verify", "3s"),
+        ("rollout", "confirm_within", "12s"),
+    ]);
+    world.settle(EU, "v1", "o1");
+    let mut running = world.begin(EU, &world.release("v2", &[]), "o2");
+    running.wait_for("takes the traffic");
+    let run = world
+        .rollback(EU, &["--operation", "o3"])
+        .expect(Verdict::Locked);
+    assert!(run.summary().contains("deploy `o2`"), "{run}");
+    running.finish().expect(Verdict::Proceed);
+    world.assert_serves(EU, "v2");
+}
+
+#[test]
 fn a_deploy_that_wakes_up_after_a_rollback_and_another_deploy_leaves_them_alone() {
     let world = World::start();
     world.settle(EU, "v1", "o1");

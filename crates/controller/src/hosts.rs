@@ -150,18 +150,20 @@ impl Hosts {
         operation: &Operation,
         kind: OperationKind,
     ) -> Result<Vec<String>, (String, AskError)> {
-        let Locked { settled, failed } = self.lock_each(operation, kind, |_| false).await?;
+        let Locked { settled, failed } = self.lock_each(operation, kind, None, |_| false).await?;
         debug_assert!(failed.is_empty(), "no failure was to be tolerated");
         Ok(settled)
     }
 
     /// Takes the lock on every host that can give it; the others are closed and come back beside it.
     ///
-    /// Somebody else's lock still refuses all: what was taken so far is given back.
+    /// Somebody else's lock still refuses all: what was taken so far is given back. A rollback that `undoes` one
+    /// operation takes no other one's.
     pub(crate) async fn lock_where_possible(
         &mut self,
         operation: &Operation,
         kind: OperationKind,
+        undoes: Option<&str>,
     ) -> Result<Locked, (String, AskError)> {
         let tolerated = |error: &AskError| {
             matches!(
@@ -169,18 +171,20 @@ impl Hosts {
                 Outcome::Lost | Outcome::Host | Outcome::Corrupt | Outcome::Unhealthy
             )
         };
-        self.lock_each(operation, kind, tolerated).await
+        self.lock_each(operation, kind, undoes, tolerated).await
     }
 
     async fn lock_each(
         &mut self,
         operation: &Operation,
         kind: OperationKind,
+        undoes: Option<&str>,
         tolerated: impl Fn(&AskError) -> bool,
     ) -> Result<Locked, (String, AskError)> {
         let holder = Holder {
             operation: operation.id.clone(),
             kind,
+            undoes: undoes.map(str::to_owned),
             who: operation.who.clone(),
         };
         let ttl_ms = u64::try_from(operation.lock_ttl.as_millis()).unwrap_or(u64::MAX);

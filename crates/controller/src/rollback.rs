@@ -97,11 +97,13 @@ async fn plan(rollback: &Rollback<'_>, hosts: &mut Hosts) -> Ending {
 
 async fn locked(rollback: &Rollback<'_>, hosts: &mut Hosts, say: Narrator<'_>) -> Ending {
     let kind = OperationKind::Rollback;
-    let Locked { settled, failed } =
-        match hosts.lock_where_possible(&rollback.operation, kind).await {
-            Ok(locked) => locked,
-            Err(refused) => return not_locked(rollback, vec![refused]),
-        };
+    let Locked { settled, failed } = match hosts
+        .lock_where_possible(&rollback.operation, kind, rollback.undo.as_deref())
+        .await
+    {
+        Ok(locked) => locked,
+        Err(refused) => return not_locked(rollback, vec![refused]),
+    };
     if hosts.open.is_empty() {
         return not_locked(rollback, failed);
     }

@@ -28,8 +28,24 @@ impl fmt::Display for OperationKind {
 pub struct Holder {
     pub operation: String,
     pub kind: OperationKind,
+    /// The only operation whose lock a rollback takes while it lives; `None`: whoever's deploy it is. An older
+    /// controller does not say it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub undoes: Option<String>,
     /// A CI run's URL, or user and machine.
     pub who: String,
+}
+
+impl Holder {
+    /// Whether it may take a live lock of `other`.
+    fn outranks(&self, other: &Self) -> bool {
+        self.kind == OperationKind::Rollback
+            && other.kind == OperationKind::Deploy
+            && self
+                .undoes
+                .as_ref()
+                .is_none_or(|undone| *undone == other.operation)
+    }
 }
 
 /// The lock on one host, as stored there.
@@ -63,8 +79,9 @@ impl Lease {
 
 /// Grants the lock to `holder` for `ttl_ms`, or returns who has it.
 ///
-/// A holder gets its own lease again (a connection that broke), anybody gets one that ended, and a rollback takes a
-/// deploy's at once: waiting out a bad deploy would keep its release in front of users.
+/// A holder gets its own lease again (a connection that broke), anybody gets one that ended, and a rollback takes the
+/// deploy's at once that it is to undo: waiting out a bad deploy would keep its release in front of users. Another
+/// deploy is not its business: its run only waited for the lock, or lost it.
 ///
 /// # Errors
 /// The lease that stands in the way.
@@ -87,9 +104,7 @@ pub fn acquire(
     let free = match &lease.holder {
         None => true,
         Some(other) if other.operation == holder.operation => true,
-        Some(other) => {
-            over || (other.kind == OperationKind::Deploy && holder.kind == OperationKind::Rollback)
-        }
+        Some(other) => over || holder.outranks(other),
     };
     if free {
         Ok(granted(lease.fence + 1))
@@ -106,6 +121,7 @@ mod tests {
         Holder {
             operation: operation.into(),
             kind,
+            undoes: None,
             who: "ci".into(),
         }
     }
@@ -155,6 +171,21 @@ mod tests {
             )
             .is_err()
         );
+    }
+
+    #[test]
+    fn a_rollback_of_one_operation_takes_that_operations_lease_and_no_other() {
+        let lease = held(OperationKind::Deploy);
+        let undo = |operation: &str| Holder {
+            undoes: Some(operation.into()),
+            ..holder("b", OperationKind::Rollback)
+        };
+        assert!(acquire(Some(&lease), undo("a"), 1000, &at(1)).is_ok());
+        assert_eq!(
+            acquire(Some(&lease), undo("c"), 1000, &at(1)),
+            Err(lease.clone())
+        );
+        assert!(acquire(Some(&lease), undo("c"), 1000, &at(1000)).is_ok());
     }
 
     #[test]

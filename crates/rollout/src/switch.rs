@@ -94,6 +94,7 @@ mod tests {
         Holder {
             operation: operation.into(),
             kind,
+            undoes: None,
             who: "ci".into(),
         }
     }

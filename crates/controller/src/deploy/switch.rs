@@ -194,7 +194,7 @@ impl Run<'_> {
         self.hosts = hosts;
         let locked = self
             .hosts
-            .lock_where_possible(&self.deploy.operation, OperationKind::Deploy)
+            .lock_where_possible(&self.deploy.operation, OperationKind::Deploy, None)
             .await;
         match locked {
             Ok(_) => Ok(()),
