@@ -4,6 +4,7 @@ use std::fs;
 use std::process::Command;
 
 use regionwise_topology::{Toolkit, Topology};
+use serde_json::json;
 
 use crate::act::{Site, ours, root};
 use crate::compat::{PIN, TOOLKIT};
@@ -119,6 +120,20 @@ fn with_on_failure_all_the_regions_before_go_back_too_in_the_same_job() {
         ran.log
     );
     assert_eq!(site.needs()["us-east"]["outputs"]["verdict"], "rolled-back");
+    let also_back = site.needs()["us-east"]["outputs"]["also-back"].clone();
+    assert_eq!(also_back, "ap-singapore eu-central ");
+
+    // Where the release serves after the rollback, the others keep it too, and nobody says otherwise.
+    site.plan("ON_FAILURE=all AT='us-east smoke' SAYS=roll-back CODE=11 BACK_SERVES=v9\n");
+    assert_eq!(site.run(&[]).code, Some(1));
+    let calls = site.lines("calls");
+    let backs = calls.iter().filter(|call| call.ends_with(" rollback"));
+    assert_eq!(backs.collect::<Vec<_>>(), ["us-east rollback"]);
+    let outputs = site.needs()["us-east"]["outputs"].clone();
+    assert_eq!(
+        (&outputs["verdict"], &outputs["also-back"]),
+        (&json!("mixed"), &json!(""))
+    );
 
     // A pause holds as ever.
     site.plan("ON_FAILURE=all AT='us-east lag' SAYS=pause CODE=10\n");

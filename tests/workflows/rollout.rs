@@ -219,3 +219,25 @@ fn a_rollout_that_is_cancelled_rolls_back_the_region_it_was_in_and_no_other() {
         assert!(after.iter().all(|call| call == "all finish"), "{after:?}");
     }
 }
+
+/// Another run holds the lock, or an earlier attempt has closed the region: neither is this run's to undo.
+#[test]
+fn a_cancelled_run_that_has_brought_nothing_rolls_nothing_back() {
+    for (step, says) in [("deploy", "cancelled"), ("smoke", "")] {
+        let site = Site::new(&ours());
+        site.plan(&format!(
+            "AT='eu-central {step}' SAYS='{says}' CODE=wait CHANGED=false\n"
+        ));
+        let mut running = site.start(&[]);
+        running.until_there(&site.path("stand-in/waiting"));
+        running.interrupt();
+        let ran = running.wait();
+        assert_eq!(ran.code, Some(1), "{}", ran.log);
+        let calls = site.lines("calls");
+        assert!(calls.contains(&format!("eu-central {step}")), "{calls:?}");
+        assert!(
+            !calls.iter().any(|call| call.ends_with(" rollback")),
+            "{step}: {calls:?}"
+        );
+    }
+}

@@ -21,8 +21,8 @@ const OTHER_JOBS: [&str; 2] = ["preflight", "report"];
 /// A workflow leaves at least this much room, so that one whose soak grows a little need not be written again.
 const SHORTEST_SOAK_LIMIT: u64 = 30 * 60;
 
-/// GitHub ends a job of its own runners after six hours; the other steps of a region may take two.
-const LONGEST_SOAK: u64 = 4 * 60 * 60;
+/// GitHub ends a job of its own runners after six hours; the other steps of a region may take up to three.
+const LONGEST_SOAK: u64 = 3 * 60 * 60;
 
 /// Why there is no workflow for a topology. The caller's to mend.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
@@ -111,6 +111,8 @@ struct Job<'a> {
     before: Vec<&'a str>,
     after: Vec<&'a str>,
     lag: bool,
+    /// Its limit.
+    minutes: u64,
     /// The steps that can stop it, in their order.
     gates: Vec<&'static str>,
     /// The verdict of the last of them that gave one, as an expression of GitHub.
@@ -170,7 +172,11 @@ fn facts<'a>(topology: &'a Topology, toolkit: &'a Toolkit, soak_limit: u64) -> F
         checkout: CHECKOUT,
         download_artifact: DOWNLOAD_ARTIFACT,
         upload_artifact: UPLOAD_ARTIFACT,
-        regions: jobs(&topology.regions, topology.rollout.on_failure),
+        regions: jobs(
+            &topology.regions,
+            topology.rollout.on_failure,
+            soak_limit.div_ceil(60),
+        ),
         on_failure: match topology.rollout.on_failure {
             OnFailure::Region => "region",
             OnFailure::All => "all",
@@ -196,7 +202,7 @@ fn logins(cluster: &Cluster) -> impl Iterator<Item = &str> {
     })
 }
 
-fn jobs(regions: &[Region], on_failure: OnFailure) -> Vec<Job<'_>> {
+fn jobs(regions: &[Region], on_failure: OnFailure, soak_minutes: u64) -> Vec<Job<'_>> {
     let names: Vec<&str> = regions.iter().map(|region| region.name.as_str()).collect();
     let mut jobs = Vec::new();
     for (index, name) in names.iter().enumerate() {
@@ -209,12 +215,23 @@ fn jobs(regions: &[Region], on_failure: OnFailure) -> Vec<Job<'_>> {
             before: names[..index].to_vec(),
             after: names[index + 1..].to_vec(),
             lag,
+            minutes: minutes(index, on_failure, soak_minutes),
             said: said(&gates),
             verdict: verdict(&gates, on_failure),
             gates,
         });
     }
     jobs
+}
+
+/// What all steps of a job may take together: a rollback must not be cut off. A quarter of an hour for its own start.
+fn minutes(before: usize, on_failure: OnFailure, soak: u64) -> u64 {
+    let also_back = match on_failure {
+        OnFailure::All => u64::try_from(before).unwrap_or(u64::MAX),
+        OnFailure::Region | OnFailure::None => 0,
+    };
+    // Deployment told, deploy, smoke, lag, soak, close, rollback, told again, outputs kept, files removed.
+    15 + 2 + 30 + 15 + 30 + (15 + soak) + 5 + 15 * (1 + also_back) + 2 + 5 + 1
 }
 
 fn said(gates: &[&str]) -> String {
@@ -226,10 +243,12 @@ fn said(gates: &[&str]) -> String {
     words.join(" || ")
 }
 
-/// A step that failed without a word never reads as the step before it.
+/// A step that ended badly without a word never reads as the step before it.
 fn verdict(gates: &[&str], on_failure: OnFailure) -> String {
     let of = |step: &str| {
-        format!("steps.{step}.outputs.verdict || steps.{step}.outcome == 'failure' && 'unknown'")
+        format!(
+            "steps.{step}.outputs.verdict || (steps.{step}.outcome == 'failure' || steps.{step}.outcome == 'cancelled') && 'unknown'"
+        )
     };
     let mut lines = Vec::new();
     if on_failure != OnFailure::None {
