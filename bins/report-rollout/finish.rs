@@ -4,7 +4,7 @@ use regionwise_cli::{Because, Common, Context, Failure, Hint, Report, Table};
 use regionwise_github::{Ensured, Error, Github};
 use regionwise_rollout::Verdict;
 use regionwise_rollout::jobs::{Ended, GoBack, ended};
-use regionwise_rollout::paused::{Act, LABEL, Over, Pause, acts, needs_a_person, run_marker};
+use regionwise_rollout::paused::{Act, LABEL, Over, Pause, acts, run_marker, waits};
 use regionwise_topology::OnFailure;
 use serde_json::json;
 
@@ -57,6 +57,10 @@ pub(crate) async fn run(
     let ended = ended(&args.needs, &names, go_back)
         .invalid(|| "cannot tell how the rollout ended".to_owned())
         .hint("REGIONWISE_NEEDS is `${{ toJSON(needs) }}`; write the workflow again: plan-topology workflow")?;
+    let ended = match args.dry_run {
+        true => ended.of_dry_run(),
+        false => ended,
+    };
     let id = args
         .rollout
         .clone()
@@ -71,9 +75,7 @@ pub(crate) async fn run(
     };
     let mut report = report(&rollout, &ended);
     if args.dry_run {
-        // Its jobs proceed, and nothing was deployed: nothing waits, and no wait is over.
-        report.outputs.retain(|(name, _)| *name != "done-regions");
-        report.outputs.push(("done-regions", String::new()));
+        // Nothing was deployed: nothing waits, and no wait is over.
         return Ok(report);
     }
     let Some(token) = args.api.token(context)? else {
@@ -97,7 +99,7 @@ pub(crate) async fn run(
     };
     // Whatever becomes of the issue, the verdict is the rollout's.
     if let Some((text, hint)) = trouble {
-        let what = if needs_a_person(ended.verdict) {
+        let what = if waits(&ended) {
             "no issue tells of the rollout that waits"
         } else {
             "issues of earlier waits may still be open"
@@ -175,7 +177,7 @@ fn report(rollout: &Rollout<'_>, ended: &Ended) -> Report {
     };
     let mut report = Report::new(ended.verdict, rollout.sentence(ended)).because(reason);
     report.tables.push(Table {
-        header: vec!["region", "state", "verdict", "step", "serves", "before"],
+        header: vec!["region", "state", "verdict", "step", "serves", "back on"],
         rows: ended.regions.iter().map(|end| row(end).to_vec()).collect(),
     });
     report.hints = rollout.ways(ended);

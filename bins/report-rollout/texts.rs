@@ -39,7 +39,14 @@ impl Rollout<'_> {
         }
         let end = match (ended.verdict, &ended.place) {
             (Verdict::Proceed, _) | (_, None) => format!("`{release}` went through"),
+            (_, Some(place)) if self.dry_run => {
+                let verdict = ended.verdict;
+                return format!("dry run: stopped in {place}: {verdict}; nothing was changed");
+            }
             (Verdict::Pause, Some(place)) => format!("`{release}` is held in {place}"),
+            (verdict, Some(place)) if waits_there(ended) => {
+                format!("`{release}` is held in {place}: {verdict}")
+            }
             (Verdict::RolledBack, Some(place)) => {
                 format!("`{release}` failed in {place}, which is back on its release")
             }
@@ -56,6 +63,9 @@ impl Rollout<'_> {
     /// The ways on and back, one a line.
     pub(crate) fn ways(&self, ended: &Ended) -> Vec<String> {
         let mut ways = Vec::new();
+        if self.dry_run && ended.verdict != Verdict::Proceed {
+            return vec![format!("again: {}", self.again())];
+        }
         for end in &ended.regions {
             let region = &end.region;
             match end.state {
@@ -73,7 +83,7 @@ impl Rollout<'_> {
                     self.release,
                     self.back(region)
                 )),
-                State::Done | State::Back | State::NotReached | State::LeftOut => {}
+                State::Done | State::Back | State::NotReached | State::LeftOut | State::Clear => {}
             }
         }
         // Stopped before any region: the same start again is the way on.
@@ -109,12 +119,15 @@ impl Rollout<'_> {
 
     fn back(&self, region: &str) -> String {
         let operation = self.operation(region);
-        format!("rollback-region --region {region} --operation {operation}")
+        format!(
+            "rollback-region --region {region} --operation {}",
+            quoted(&operation)
+        )
     }
 
     pub(crate) fn title(&self, pause: &Pause, ended: &Ended) -> String {
         let (release, place) = (plain(self.release), &pause.place);
-        if ended.verdict == Verdict::Pause {
+        if ended.verdict == Verdict::Pause || waits_there(ended) {
             format!("Rollout of {release} is held in {place}")
         } else {
             format!("Rollout of {release}: somebody must look at {place}")
@@ -158,7 +171,7 @@ impl Rollout<'_> {
     fn told(&self, ended: &Ended) -> String {
         let mut text = format!("{}, see {}.\n\n", self.sentence(ended), self.run.url());
         text.push_str(
-            "| region | state | verdict | step | serves | before |\n|---|---|---|---|---|---|\n",
+            "| region | state | verdict | step | serves | back on |\n|---|---|---|---|---|---|\n",
         );
         for end in &ended.regions {
             let cells = row(end).map(|cell| code(&cell));
@@ -173,7 +186,14 @@ impl Rollout<'_> {
     }
 }
 
-/// Region, state, verdict, step, what serves, what served before.
+/// Whether the release serves in the region that decided, and nobody has closed it.
+fn waits_there(ended: &Ended) -> bool {
+    ended
+        .failed_region()
+        .is_some_and(|end| end.state == State::Held)
+}
+
+/// Region, state, verdict, step, what serves, what a rollback went back to.
 pub(crate) fn row(end: &RegionEnd) -> [String; 6] {
     let verdict = end.verdict.map(|verdict| verdict.to_string());
     [

@@ -228,7 +228,11 @@ fn without_a_token_all_is_said_but_nothing_sent() {
         .is(10, "pause stopped-in-a-region")
         .says(&["`GITHUB_TOKEN` is not set: no issue was opened or closed"]);
     let dry = world.run(["finish", "--release", "v2", "--dry-run", "--needs", &held()]);
-    dry.is(10, "pause stopped-in-a-region");
+    dry.is(10, "pause stopped-in-a-region")
+        .says(&["nothing was changed", r#""state": "clear""#]);
+    for claim in ["closed in", "keeps", "rollback-region"] {
+        assert!(!dry.all().contains(claim), "{claim}: {}", dry.all());
+    }
     let dry = world.run([
         "finish",
         "--release",

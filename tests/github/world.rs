@@ -146,7 +146,6 @@ impl Run {
     }
 }
 
-/// A region's job as `toJSON(needs)` tells of it.
 /// The usual call of `deployment`, but for its state.
 pub(crate) const DEPLOYMENT: [&str; 7] = [
     "deployment",
@@ -158,6 +157,7 @@ pub(crate) const DEPLOYMENT: [&str; 7] = [
     "77-eu",
 ];
 
+/// A region's job as `toJSON(needs)` tells of it.
 pub(crate) fn job(result: &str, verdict: &str, step: &str) -> Value {
     json!({ "result": result, "outputs": {
         "verdict": verdict, "step": step, "release": "v2", "previous-release": "v1",

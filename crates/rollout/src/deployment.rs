@@ -16,7 +16,7 @@ pub enum State {
     Success,
     Failure,
     Inactive,
-    /// Nobody knows, or nothing was tried.
+    /// Nobody knows, or the run stopped for a reason that is not the release's.
     Error,
 }
 
@@ -46,7 +46,7 @@ impl State {
 /// What a region's last verdict means for its deployment; `None` is a job that ended without one.
 ///
 /// `failure` says that the release was tried and is not what serves; `error` that nobody knows what serves, or that the
-/// release never came there. Only what was closed is a `success`: on GitHub it makes the deployment before it inactive.
+/// run stopped for another reason than the release. Only what was closed is a `success`: on GitHub it makes the deployment before it inactive.
 pub const fn follows_from(verdict: Option<Verdict>) -> State {
     match verdict {
         Some(Verdict::Proceed) => State::Success,

@@ -50,7 +50,7 @@ pub enum State {
     Back,
     /// The release serves, the rollout waits for a person.
     Held,
-    /// Stopped by a rule, a lock or the network, before anything changed or in a step that undoes nothing.
+    /// Stopped by a rule, a lock or the network before anything changed.
     Stopped,
     /// Nobody knows what serves, or it is known to be bad.
     Look,
@@ -58,6 +58,8 @@ pub enum State {
     NotReached,
     /// The run began behind it.
     LeftOut,
+    /// A dry run found nothing against it.
+    Clear,
 }
 
 impl State {
@@ -70,6 +72,7 @@ impl State {
             Self::Look => "look",
             Self::NotReached => "not reached",
             Self::LeftOut => "left out",
+            Self::Clear => "clear",
         }
     }
 }
@@ -102,6 +105,17 @@ impl Ended {
     pub fn failed_region(&self) -> Option<&RegionEnd> {
         let place = self.place.as_deref()?;
         self.regions.iter().find(|end| end.region == place)
+    }
+
+    /// The same of a dry run: no region has the release.
+    #[must_use]
+    pub fn of_dry_run(mut self) -> Self {
+        for end in &mut self.regions {
+            if end.state == State::Done {
+                end.state = State::Clear;
+            }
+        }
+        self
     }
 
     pub fn done(&self) -> impl Iterator<Item = &RegionEnd> {
@@ -161,14 +175,17 @@ pub fn ended(needs: &str, regions: &[&str], go_back: GoBack) -> Result<Ended, Un
 
 /// A region that failed and went back takes those before it back, too. Of which it does not say so, nobody knows.
 fn also_back(ends: &mut [RegionEnd], jobs: &BTreeMap<String, Job>) {
-    let Some(failed) = ends.iter().rposition(|end| end.state == State::Back) else {
+    let told = |end: &RegionEnd| {
+        jobs.get(&end.region)
+            .map_or("", |job| job.output("also-back"))
+    };
+    let is_back = |end: &RegionEnd| end.state == State::Back || !told(end).is_empty();
+    let Some(failed) = ends.iter().rposition(is_back) else {
         return;
     };
-    let said = jobs
-        .get(&ends[failed].region)
-        .map_or("", |job| job.output("also-back"));
+    let said: Vec<&str> = told(&ends[failed]).split_whitespace().collect();
     for end in &mut ends[..failed] {
-        let back = said.split_whitespace().any(|name| name == end.region);
+        let back = said.contains(&end.region.as_str());
         match end.state {
             State::Done | State::LeftOut if back => {
                 end.state = State::Back;
@@ -185,7 +202,8 @@ fn also_back(ends: &mut [RegionEnd], jobs: &BTreeMap<String, Job>) {
             | State::Held
             | State::Stopped
             | State::Look
-            | State::NotReached => {}
+            | State::NotReached
+            | State::Clear => {}
         }
     }
 }
@@ -239,8 +257,12 @@ fn stopped(job: &Job) -> (State, Verdict) {
         Verdict::Proceed if step == "close" => (State::Done, Verdict::Failed),
         Verdict::Proceed => (State::Look, Verdict::Unknown),
         Verdict::Pause => (State::Held, verdict),
+        // Of the deploy these words say that nothing was changed. After it the release serves, and nobody has undone it.
         Verdict::Invalid | Verdict::Refused | Verdict::Unreachable | Verdict::Locked => {
-            (State::Stopped, verdict)
+            match step {
+                "deploy" => (State::Stopped, verdict),
+                _ => (State::Held, verdict),
+            }
         }
         Verdict::Failed
         | Verdict::RollBack
@@ -384,6 +406,11 @@ mod tests {
                 State::Stopped,
                 Verdict::Unreachable,
             ),
+            // After the deploy the release serves.
+            ("refused", "lag", State::Held, Verdict::Refused),
+            ("invalid", "lag", State::Held, Verdict::Invalid),
+            ("unreachable", "close", State::Held, Verdict::Unreachable),
+            ("locked", "close", State::Held, Verdict::Locked),
             // A rollback that ends otherwise than rolled back.
             ("unreachable", "rollback", State::Look, Verdict::Mixed),
             ("refused", "rollback", State::Look, Verdict::Mixed),

@@ -5,7 +5,7 @@
 
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_decode_str, utf8_percent_encode};
 
-use crate::jobs::{Ended, State};
+use crate::jobs::{Ended, RegionEnd, State};
 use crate::verdict::Verdict;
 
 /// The label that every such issue has, and by which it is found.
@@ -129,6 +129,13 @@ pub const fn needs_a_person(verdict: Verdict) -> bool {
     }
 }
 
+/// Whether the rollout waits for a person: because of its verdict, or because the release serves in a region that nobody has
+/// closed.
+pub fn waits(ended: &Ended) -> bool {
+    let is_held = |end: &RegionEnd| end.state == State::Held;
+    needs_a_person(ended.verdict) || ended.failed_region().is_some_and(is_held)
+}
+
 /// What the end of this run means for the issues that are open. `run` is the run with its attempt: asked again for the
 /// same one, nothing is said twice.
 pub fn acts(
@@ -141,7 +148,7 @@ pub fn acts(
     let waiting = ended
         .place
         .as_ref()
-        .filter(|_| needs_a_person(ended.verdict))
+        .filter(|_| waits(ended))
         .map(|place| Pause {
             product: product.to_owned(),
             release: release.to_owned(),
@@ -176,7 +183,9 @@ fn over(pause: &Pause, ended: &Ended, waiting: Option<&Pause>) -> Option<Over> {
             State::Back => Some(Over::Back),
             State::Held => replaced.then_some(Over::Replaced),
             // The older release may well still wait there.
-            State::Stopped | State::Look | State::NotReached | State::LeftOut => None,
+            State::Stopped | State::Look | State::NotReached | State::LeftOut | State::Clear => {
+                None
+            }
         },
         None if replaced => Some(Over::Replaced),
         // It waited before all regions: over as soon as a region was reached.
@@ -324,6 +333,22 @@ mod tests {
             );
         }
         assert!(!needs_a_person(Verdict::RolledBack));
+    }
+
+    #[test]
+    fn a_release_that_serves_and_is_not_closed_waits_for_a_person_whatever_the_word() {
+        let there = end(
+            Verdict::Invalid,
+            Some("eu"),
+            [State::Held, State::NotReached],
+        );
+        assert_eq!(asked(&there, &[]), [Act::Open(pause("v2", "eu"))]);
+        let not_there = end(
+            Verdict::Invalid,
+            Some("eu"),
+            [State::Stopped, State::NotReached],
+        );
+        assert_eq!(asked(&not_there, &[]), []);
     }
 
     #[test]
