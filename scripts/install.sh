@@ -25,7 +25,7 @@ main() {
       --version) version=${2#v} ;;
       --to) to=$2 ;;
       --tools) tools=$2 ;;
-      --sha256) sha256=$2 ;;
+      --sha256) sha256=$2; [ -n "$sha256" ] || usage '--sha256 is empty' ;;
       --mirror) mirror=$2 ;;
       --target) target=$2 ;;
       *) usage "unknown word $1" ;;
@@ -65,11 +65,14 @@ main() {
     [ -x "$work/$folder/$tool" ] || fail "there is no $tool in $archive" "it has: $(cd "$work/$folder" && echo *)"
   done
   mkdir -p "$to"
+  # All of them or none: what can fail for want of room comes first. A rename within the directory also replaces one that runs.
   for tool in $tools; do
-    # Whole or not at all, also where the old one runs: a rename within the directory.
-    cp "$work/$folder/$tool" "$to/.$tool.new"
-    mv -f "$to/.$tool.new" "$to/$tool"
+    cp "$work/$folder/$tool" "$to/.$tool.new" || {
+      for copied in $tools; do rm -f "$to/.$copied.new"; done
+      fail "cannot write into $to" 'nothing was installed; is there room, and may you write there?'
+    }
   done
+  for tool in $tools; do mv -f "$to/.$tool.new" "$to/$tool"; done
   # shellcheck disable=SC2086 # one word per binary
   printf 'regionwise %s (%s, sha256 %s) is in %s:\n' "$version" "$target" "$sha256" "$to" && printf '  %s\n' $tools
   case :$PATH: in

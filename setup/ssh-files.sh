@@ -2,13 +2,18 @@
 # Writes the ssh key and the pinned host keys that secrets hold into files of mode 0600, where regions.toml expects them.
 #
 #   ssh-files.sh write     SSH_KEY at SSH_KEY_PATH, SSH_KNOWN_HOSTS at SSH_KNOWN_HOSTS_PATH; an empty one is not written
-#   ssh-files.sh remove    every file that `write` made in this job
+#   ssh-files.sh remove    every file that `write` made for the same action in this job
 #
 # Relative paths are relative to the directory of regions.toml (REGIONWISE_CONFIG), ~/ is the home directory.
 set -euo pipefail
 export LC_ALL=C
 umask 077
+# What one action wrote, another does not remove: ssh-files is for the whole job, the others for their own step.
 list=${RUNNER_TEMP:?}/regionwise-ssh-files
+caller=${GITHUB_ACTION_PATH:-ssh-files}
+caller=${caller%/} caller=${caller##*/}
+[ "$caller" = ssh-files ] || list+=-$caller
+written=()
 
 remove() {
   [ -f "$list" ] || return 0
@@ -16,6 +21,8 @@ remove() {
   while IFS= read -r file; do rm -f -- "$file"; done < "$list"
   rm -f -- "$list"
 }
+# Of a write that was refused half way: its own files alone.
+undo() { [ $? = 0 ] || rm -f -- ${written[@]+"${written[@]}"}; }
 
 keep() {  # WHAT TEXT PATH
   local text=$2 path=$3
@@ -36,13 +43,14 @@ keep() {  # WHAT TEXT PATH
   mkdir -p -- "$(dirname -- "$path")"
   # Written down before it is there: what comes in between removes nothing that is not there.
   printf '%s\n' "$path" >> "$list"
+  written+=("$path")
   # As pasted into a browser: carriage returns, and no line break at the end.
   printf '%s\n' "${text//$'\r'/}" > "$path"
 }
 
 case ${1:-} in
   write)
-    trap '[ $? = 0 ] || remove' EXIT
+    trap undo EXIT
     keep 'ssh key' "${SSH_KEY:-}" "${SSH_KEY_PATH:-}"
     keep 'pinned host keys' "${SSH_KNOWN_HOSTS:-}" "${SSH_KNOWN_HOSTS_PATH:-}"
     ;;

@@ -85,10 +85,11 @@ fn every_action_below_actions_is_one_of_these_binaries() {
 fn an_action_passes_on_what_was_given_and_its_verdict_and_removes_its_key() {
     let workflow = format!(
         "name: Single steps\non:\n  workflow_dispatch:\n    inputs:\n      release: {{type: string}}\npermissions: {{}}\njobs:\n  steps:\n    runs-on: ubuntu-24.04\n    timeout-minutes: 5\n    steps:\n\
+         \x20     - uses: {TOOLKIT}/actions/ssh-files@{PIN}\n        with: {{key: \"${{{{ secrets.REGIONWISE_SSH_KEY }}}}\", key-path: ~/.ssh/job}}\n\
          \x20     - id: smoke\n        uses: {TOOLKIT}/actions/smoke-test@{PIN}\n        with: {{region: eu-central, for: 5m}}\n\
          \x20     - id: back\n        continue-on-error: true\n        uses: {TOOLKIT}/actions/rollback-region@{PIN}\n        with: {{region: eu-central, operation: x-1, ssh-key: \"${{{{ secrets.REGIONWISE_SSH_KEY }}}}\", ssh-key-path: ~/.ssh/regionwise}}\n\
          \x20     - shell: bash\n        env: {{SMOKE: \"${{{{ steps.smoke.outputs.verdict }}}}\", BACK: \"${{{{ steps.back.outputs.verdict }}}} ${{{{ steps.back.outcome }}}}\"}}\n\
-         \x20       run: printf '%s\\n' \"$SMOKE\" \"$BACK\" > \"$STAND_IN/verdicts\"\n"
+         \x20       run: printf '%s\\n' \"$SMOKE\" \"$BACK\" > \"$STAND_IN/verdicts\"; stat -c %a ~/.ssh/job > \"$STAND_IN/after\"\n"
     );
     let site = Site::with_files(&workflow, &[("README.md", "a product\n")]);
     // Only what was given arrives; an input that was left empty is none.
@@ -118,6 +119,11 @@ fn an_action_passes_on_what_was_given_and_its_verdict_and_removes_its_key() {
         ran.log
     );
     assert_eq!(site.lines("mode"), ["600"]);
+    assert_eq!(
+        site.lines("after"),
+        ["600"],
+        "the key of the job went with a step's"
+    );
     assert!(
         !site.path("home/.ssh/regionwise").exists(),
         "the key outlived its step"
