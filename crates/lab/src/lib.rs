@@ -6,7 +6,7 @@
 //! - [`launch`] starts and ends a lab from outside, [`control`] talks to a running one.
 //! - [`Lab`] is all of that for a test.
 //!
-//! [`github`] answers as the API of GitHub does, and as it does on a bad day.
+//! [`github`] and [`hetzner`] answer as those APIs do, and as they do on a bad day.
 //! [`fill`] makes users and orders. [`load`] and [`timeline`] put requests on a product and show what became of them.
 
 pub mod account;
@@ -18,6 +18,7 @@ pub mod directory;
 pub mod fill;
 pub mod github;
 pub mod guard;
+pub mod hetzner;
 mod host;
 mod lab;
 pub mod launch;
