@@ -21,3 +21,5 @@ mod rollout;
 mod setup;
 mod single;
 mod tools;
+#[path = "../pypi/venv.rs"]
+mod venv;
