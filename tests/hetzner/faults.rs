@@ -1,12 +1,13 @@
 //! Bad days: each kind of fault, and a hold at which a client can be killed.
 
 use std::net::TcpStream;
+use std::process::Command;
 use std::time::Duration;
 
 use regionwise_lab::hetzner::{Counted, Fault, Kind};
 use serde_json::{Value, json};
 
-use crate::world::{World, server};
+use crate::world::{TOKEN, World, server};
 
 #[test]
 fn a_refusal_befalls_the_requests_it_is_meant_for_and_does_nothing() {
@@ -229,6 +230,31 @@ fn a_hold_carries_out_the_nth_write_answers_nobody_and_lets_go() {
         .map(|seen| format!("{} {}", seen.method, seen.status))
         .collect();
     assert_eq!(seen, ["POST 201", "GET 200", "POST 201", "POST 201"]);
+}
+
+#[test]
+fn a_client_is_killed_at_a_hold_and_the_next_one_finds_what_it_left() {
+    let world = World::new();
+    let held = world.hetzner.hold_after(1, Counted::Writes);
+    let mut client = Command::new("curl")
+        .args([
+            "--silent",
+            "--header",
+            &format!("authorization: Bearer {TOKEN}"),
+        ])
+        .args(["--data", &server("one").to_string()])
+        .arg(format!("{}/servers", world.hetzner.url()))
+        .spawn()
+        .unwrap();
+    held.reached(Duration::from_secs(10)).unwrap();
+    assert!(client.try_wait().unwrap().is_none(), "curl was answered");
+    client.kill().unwrap();
+    client.wait().unwrap();
+    drop(held);
+    assert_eq!(world.get("/servers?name=one").names("servers"), ["one"]);
+    world
+        .post("/servers", &server("one"))
+        .is(409, "uniqueness_error");
 }
 
 #[test]

@@ -7,9 +7,12 @@
 )]
 
 mod catalogue;
+mod clients;
 mod faults;
 mod load_balancers;
 mod resources;
 mod rules;
 mod servers;
+#[path = "../pypi/venv.rs"]
+mod venv;
 mod world;

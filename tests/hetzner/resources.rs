@@ -285,7 +285,7 @@ fn a_primary_ip_moves_only_between_stopped_servers_of_its_location() {
 fn public_addresses_come_from_the_pool_of_the_test() {
     let world = World::new();
     world.hetzner.project(|project| {
-        project.addresses = vec!["127.0.7.2".parse().unwrap(), "127.0.7.1".parse().unwrap()]
+        project.addresses = vec!["127.0.7.2".parse().unwrap(), "127.0.7.1".parse().unwrap()];
     });
     let ip = |id: u64| {
         world.get(&format!("/servers/{id}")).body["server"]["public_net"]["ipv4"]["ip"].clone()

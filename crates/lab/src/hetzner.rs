@@ -210,7 +210,7 @@ impl Hetzner {
         seen.iter().filter(fits).count()
     }
 
-    /// Requests that the API's description does not allow, and why.
+    /// Requests that the API's description does not allow or that hold keys which it does not have, and why.
     pub fn invalid(&self) -> Vec<(Seen, String)> {
         lock(&self.shared).invalid.clone()
     }

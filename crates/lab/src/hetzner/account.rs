@@ -22,7 +22,7 @@ pub struct Account {
     pub shape: Shape,
 }
 
-/// Keys that the API had, and has no more.
+/// What the API answered once, and answers no more.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Shape {
     /// `deprecated` in server types, images and load balancer types (gone since 2026-11-02).
@@ -31,6 +31,8 @@ pub struct Shape {
     pub datacenter: bool,
     /// An unassigned primary IP says `server` and not `unassigned` (changed 2026-08-01).
     pub assignee_type_server: bool,
+    /// The deletion of a load balancer answers nothing (Hetzner's library of October 2026 waits for an action).
+    pub silent_deletion: bool,
 }
 
 impl Shape {
@@ -39,12 +41,14 @@ impl Shape {
         deprecated: true,
         datacenter: true,
         assignee_type_server: true,
+        silent_deletion: true,
     };
     /// As of November 2026.
     pub const NEW: Self = Self {
         deprecated: false,
         datacenter: false,
         assignee_type_server: false,
+        silent_deletion: false,
     };
 }
 

@@ -7,7 +7,7 @@ use jsonschema::error::ValidationErrorKind;
 use serde_json::Value;
 
 use super::query::Query;
-use super::refusal::{Refusal, invalid, invalid_fields, refuse};
+use super::refusal::{Refusal, invalid_fields, refuse};
 
 const DESCRIPTION: &str = include_str!("description.json");
 
@@ -62,35 +62,35 @@ impl Description {
             .any(|method| self.route(method, parts).is_some())
     }
 
+    /// The parameters and the keys of the body that nobody described: the original takes no notice of them (its own
+    /// `hcloud` sends some), so they are no reason to refuse, but in our client they would be a mistake.
+    ///
     /// # Errors
-    /// What Hetzner answers to a request that its description does not allow. It is stricter than the original about
-    /// keys that nobody described: those are a mistake of the client.
+    /// What Hetzner answers to a request that its description does not allow.
     pub(super) fn check(
         &self,
         method: &str,
         parts: &[&str],
         query: &Query,
         body: Option<&Value>,
-    ) -> Result<(), Refusal> {
+    ) -> Result<Vec<String>, Refusal> {
         let Some(route) = self.route(method, parts) else {
             return Err(refuse(405, "method_not_allowed", "method not allowed"));
         };
-        for name in query.names() {
-            if !route.query.iter().any(|known| known == name) {
-                return Err(invalid(name, "is no parameter of this request"));
-            }
-        }
+        let mut unknown: Vec<String> = query.names().map(str::to_owned).collect();
+        unknown.retain(|name| !route.query.contains(name));
         match (&route.body, body) {
-            (Some(_), None) => Err(refuse(400, "json_error", "invalid JSON: no body")),
-            (Some(schema), Some(body)) => fits(schema, body),
-            (None, _) => Ok(()),
+            (Some(_), None) => return Err(refuse(400, "json_error", "invalid JSON: no body")),
+            (Some(schema), Some(body)) => unknown.extend(fits(schema, body)?),
+            (None, _) => {}
         }
+        Ok(unknown)
     }
 }
 
-fn fits(schema: &Value, body: &Value) -> Result<(), Refusal> {
+fn fits(schema: &Value, body: &Value) -> Result<Vec<String>, Refusal> {
     let validator = validator(schema)?;
-    let mut fields = Vec::new();
+    let (mut fields, mut unknown) = (Vec::new(), Vec::new());
     for error in validator.iter_errors(body) {
         let place = error.instance_path().as_str().replace('/', ".");
         let place = place.trim_start_matches('.').to_owned();
@@ -103,16 +103,14 @@ fn fits(schema: &Value, body: &Value) -> Result<(), Refusal> {
                 let key = property.as_str().unwrap_or_default();
                 fields.push((within(key), "Missing data for required field.".to_owned()));
             }
-            ValidationErrorKind::UnevaluatedProperties { unexpected }
-            | ValidationErrorKind::AdditionalProperties { unexpected } => {
-                let unknown = unexpected.iter();
-                fields.extend(unknown.map(|key| (within(key), "Unknown field.".to_owned())));
+            ValidationErrorKind::UnevaluatedProperties { unexpected } => {
+                unknown.extend(unexpected.iter().map(|key| within(key)));
             }
             _ => fields.push((place, error.masked().to_string())),
         }
     }
     if fields.is_empty() {
-        return Ok(());
+        return Ok(unknown);
     }
     Err(invalid_fields(&fields))
 }

@@ -28,6 +28,8 @@ pub enum AppliedTo {
 impl Kind for Firewall {
     const ONE: &'static str = "firewall";
     const MANY: &'static str = "firewalls";
+    /// `hcloud` adds a rule without waiting for the end of the creation.
+    const LOCKS: bool = false;
 
     fn all(project: &Project) -> &Vec<Resource<Self>> {
         &project.firewalls

@@ -134,8 +134,14 @@ impl Kind for LoadBalancer {
     }
 
     fn delete(project: &mut Project, id: u64) -> Answered {
-        project.remove::<Self>(id);
-        Ok(Answer::gone())
+        let about = [("load_balancer", id)];
+        let action = project.start("delete_load_balancer", &about, None, move |project| {
+            project.remove::<Self>(id);
+            Ok(())
+        });
+        Ok(Answer::ok(
+            json!({ "action": project.shown_action(action) }),
+        ))
     }
 
     fn act(project: &mut Project, id: u64, action: &str, body: &Value) -> Answered {
@@ -269,6 +275,12 @@ impl LoadBalancer {
             ));
         }
         let mut service = given.clone();
+        if service["health_check"].is_null() {
+            service["health_check"] = json!({
+                "protocol": "tcp", "port": given["destination_port"],
+                "interval": 15, "timeout": 10, "retries": 3,
+            });
+        }
         if given["health_check"]["protocol"] == "http" {
             let http = &mut service["health_check"]["http"];
             for (key, default) in [

@@ -33,6 +33,8 @@ pub struct Subnet {
 impl Kind for Network {
     const ONE: &'static str = "network";
     const MANY: &'static str = "networks";
+    /// The description does not say that they are unique, so a client must not lean on it.
+    const UNIQUE: bool = false;
 
     fn all(project: &Project) -> &Vec<Resource<Self>> {
         &project.networks

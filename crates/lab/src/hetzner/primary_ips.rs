@@ -61,6 +61,9 @@ impl Kind for PrimaryIp {
 
     fn create(project: &mut Project, body: &Value) -> Answered {
         let server = body["assignee_id"].as_u64();
+        if server.is_some() && body["assignee_type"].is_null() {
+            return Err(invalid("assignee_type", "Missing data for required field."));
+        }
         let place = match (server, named(&body["location"])) {
             (Some(_), Some(_)) => {
                 return Err(invalid(

@@ -178,7 +178,7 @@ impl Project {
             ("DELETE", [id]) => {
                 let id = self.id_of::<T>(id)?;
                 self.unprotected::<T>(id)?;
-                self.unlocked(T::ONE, id)?;
+                self.free_to_act::<T>(id)?;
                 T::delete(self, id)
             }
             ("GET", [id, "actions"]) => {
@@ -188,7 +188,7 @@ impl Project {
             ("GET", [_, "actions", id]) => self.show_action(id),
             ("POST", [id, "actions", action]) => {
                 let id = self.id_of::<T>(id)?;
-                self.unlocked(T::ONE, id)?;
+                self.free_to_act::<T>(id)?;
                 match *action {
                     "change_protection" => self.protect::<T>(id, body),
                     action => T::act(self, id, action, body),
@@ -196,6 +196,13 @@ impl Project {
             }
             _ => Err(not_built(rest)),
         }
+    }
+
+    fn free_to_act<T: Kind>(&self, id: u64) -> Result<(), Refusal> {
+        if T::LOCKS {
+            self.unlocked(T::ONE, id)?;
+        }
+        Ok(())
     }
 }
 

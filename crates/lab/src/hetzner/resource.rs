@@ -39,6 +39,10 @@ pub(super) trait Kind: Sized {
     const ONE: &'static str;
     /// Its path and its key in lists.
     const MANY: &'static str;
+    /// Whether a name is used once.
+    const UNIQUE: bool = true;
+    /// Whether nothing more can be done with it while an action about it runs.
+    const LOCKS: bool = true;
 
     fn all(project: &Project) -> &Vec<Resource<Self>>;
     fn all_mut(project: &mut Project) -> &mut Vec<Resource<Self>>;
@@ -124,7 +128,7 @@ impl Project {
         if let Some(name) = body["name"].as_str() {
             T::name_fits(name).map_err(|why| invalid("name", why))?;
             let mut others = T::all(self).iter().filter(|known| Some(known.id) != own);
-            if others.any(|known| known.name == name) {
+            if T::UNIQUE && others.any(|known| known.name == name) {
                 return Err(refuse(
                     409,
                     "uniqueness_error",

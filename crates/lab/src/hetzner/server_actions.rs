@@ -8,7 +8,7 @@ use super::networks::Network;
 use super::places::zone;
 use super::project::{Project, not_built};
 use super::refusal::{Answer, Answered, Refusal, refuse, unfit};
-use super::resource::Kind as _;
+use super::resource::{Kind as _, named};
 use super::servers::{PrivateNet, Server};
 
 impl Project {
@@ -142,10 +142,10 @@ impl Project {
     fn change_type(&mut self, id: u64, body: &Value) -> Answered {
         self.stopped(id)?;
         let server = self.find::<Server>(id)?;
-        let name = body["server_type"].as_str().unwrap_or_default();
+        let name = named(&body["server_type"]).unwrap_or_default();
         let (from, to) = (
             self.catalogue.server_type(&server.server_type),
-            self.catalogue.server_type(name),
+            self.catalogue.server_type(&name),
         );
         let to = to.ok_or_else(|| unfit(format!("server type '{name}' not found")))?;
         if from.is_some_and(|from| from.architecture() != to.architecture())

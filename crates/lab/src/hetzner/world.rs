@@ -11,7 +11,7 @@ use super::description::Description;
 use super::fault::{Fault, Kind, befalls, rate_limited};
 use super::project::Project;
 use super::query::Query;
-use super::refusal::{Answer, Answered, Refusal, refuse};
+use super::refusal::{Answer, Answered, refuse};
 use super::{BASE, Counted, Seen, now};
 
 /// What there is, what is wrong, and what was asked.
@@ -199,8 +199,17 @@ impl World {
         } else {
             self.description.check(&seen.method, &parts, query, body)
         };
-        if let Err(refusal) = checked {
-            return Err(self.not_allowed(seen, refusal));
+        match checked {
+            Err(refusal) => {
+                let why = format!("{}: {}", refusal.message, refusal.details);
+                self.invalid.push((seen.clone(), why));
+                return Err(refusal);
+            }
+            Ok(unknown) if unknown.is_empty() => {}
+            Ok(unknown) => {
+                let why = format!("nobody described {}", unknown.join(", "));
+                self.invalid.push((seen.clone(), why));
+            }
         }
         self.project.fate = match kind {
             Some(Kind::ActionFails(code)) => Some(Fate::Fails(code)),
@@ -217,16 +226,6 @@ impl World {
         answer
     }
 
-    fn not_allowed(&mut self, seen: &Seen, refusal: Refusal) -> Refusal {
-        let seen = Seen {
-            status: refusal.status,
-            ..seen.clone()
-        };
-        let why = format!("{}: {}", refusal.message, refusal.details);
-        self.invalid.push((seen, why));
-        refusal
-    }
-
     fn outcome(&self, kind: Option<Kind>, answer: &Answer) -> Outcome {
         let text = match &kind {
             Some(Kind::GatewayBefore(status)) => format!("<html><h1>{status}</h1></html>"),
@@ -237,15 +236,9 @@ impl World {
             Some(Kind::RateLimit(seconds)) => (0, now() + seconds),
             _ => (self.bucket.left, self.bucket.full_at()),
         };
-        let content = if text.starts_with('<') {
-            "text/html"
-        } else {
-            "application/json"
-        };
-        let spoken = Spoken {
+        let mut spoken = Spoken {
             status: answer.status,
             headers: vec![
-                ("content-type", content.to_owned()),
                 ("ratelimit-limit", self.bucket.size.to_string()),
                 ("ratelimit-remaining", left.to_string()),
                 ("ratelimit-reset", full_at.to_string()),
@@ -253,6 +246,16 @@ impl World {
             ],
             text,
         };
+        // Clients read what is said to be JSON, also when nothing is there.
+        if !spoken.text.is_empty() {
+            let html = spoken.text.starts_with('<');
+            let content = if html {
+                "text/html"
+            } else {
+                "application/json"
+            };
+            spoken.headers.push(("content-type", content.to_owned()));
+        }
         match kind {
             Some(Kind::CutAfter) => Outcome::BreaksOff(spoken),
             Some(Kind::SilentAfter) => Outcome::SaysNothing,
