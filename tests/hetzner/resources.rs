@@ -282,6 +282,36 @@ fn a_primary_ip_moves_only_between_stopped_servers_of_its_location() {
 }
 
 #[test]
+fn a_server_is_made_only_with_free_addresses_of_its_location_and_their_version() {
+    let world = World::new();
+    let make = |name: &str, version: &str, place: &str| {
+        let body = json!({ "name": name, "type": version, "location": place });
+        world.made("/primary_ips", &body)
+    };
+    let here = make("here", "ipv4", "fsn1");
+    let asked = |name: &str, ip: u64| {
+        let body = with(server(name), &json!({ "public_net": { "ipv4": ip } }));
+        world.post("/servers", &body)
+    };
+    asked("one", make("six", "ipv6", "fsn1")).is(412, "primary_ip_version_mismatch");
+    asked("one", make("there", "ipv4", "nbg1")).is(422, "invalid_input");
+    assert_eq!(asked("one", here).status, 201);
+    asked("two", here).is(422, "primary_ip_already_assigned");
+    // It has one already, so that another one cannot be its own too.
+    let one = world.hetzner.servers()[0].id;
+    world.act(&format!("/servers/{one}/actions/poweroff"), &json!({}));
+    let more = json!({ "assignee_type": "server", "assignee_id": one });
+    let more = with(json!({ "name": "more", "type": "ipv4" }), &more);
+    world.post("/primary_ips", &more).is(422, "server_has_ipv4");
+    world
+        .post(
+            "/primary_ips",
+            &json!({ "name": "more", "type": "ipv4", "assignee_id": one }),
+        )
+        .is(422, "invalid_input");
+}
+
+#[test]
 fn public_addresses_come_from_the_pool_of_the_test() {
     let world = World::new();
     world.hetzner.project(|project| {

@@ -79,7 +79,10 @@ fn what_the_description_does_not_allow_is_refused_by_field_and_recorded() {
         .send(world.request("POST", "/servers"))
         .unwrap()
         .is(400, "json_error");
-    assert_eq!(world.hetzner.invalid().len(), 4);
+    let invalid = world.hetzner.invalid();
+    let status: Vec<u16> = invalid.iter().map(|(seen, _)| seen.status).collect();
+    assert_eq!(status, [422, 422, 400, 400]);
+    assert!(invalid[0].1.contains("'image'"), "{invalid:?}");
     assert_eq!(world.hetzner.created("servers"), 0);
     // What is allowed is not recorded, whether or not it goes well.
     world.post(
@@ -157,12 +160,14 @@ fn a_name_is_used_once_per_kind_but_for_networks_and_can_be_changed() {
     );
     let again = json!({ "name": "other", "public_key": format!("{KEY} with-a-comment") });
     world.post("/ssh_keys", &again).is(409, "uniqueness_error");
-    world
-        .post(
-            "/ssh_keys",
-            &json!({ "name": "x", "public_key": "ssh-ed25519 AAAA" }),
-        )
-        .is(422, "invalid_input");
+    // No key at all, and one that says of itself that it is another.
+    for wrong in [
+        "ssh-ed25519 AAAA".to_owned(),
+        KEY.replace("ssh-ed25519", "ssh-dss"),
+    ] {
+        let body = json!({ "name": "x", "public_key": wrong });
+        world.post("/ssh_keys", &body).is(422, "invalid_input");
+    }
 }
 
 #[test]

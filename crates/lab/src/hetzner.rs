@@ -212,7 +212,10 @@ impl Hetzner {
 
     /// Requests that the API's description does not allow or that hold keys which it does not have, and why.
     pub fn invalid(&self) -> Vec<(Seen, String)> {
-        lock(&self.shared).invalid.clone()
+        let world = lock(&self.shared);
+        let invalid = world.invalid.iter();
+        let invalid = invalid.map(|(at, why)| (world.seen[*at].clone(), why.clone()));
+        invalid.collect()
     }
 }
 

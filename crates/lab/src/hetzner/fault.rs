@@ -102,6 +102,7 @@ impl Kind {
                 ..refuse(403, "resource_limit_exceeded", format!("{limit} exceeded"))
             }),
             Self::RateLimit(_) => Some(rate_limited()),
+            Self::GatewayBefore(status) => Some(refuse(*status, "bad_gateway", "bad gateway")),
             _ => None,
         }
     }

@@ -11,7 +11,7 @@ use super::description::Description;
 use super::fault::{Fault, Kind, befalls, rate_limited};
 use super::project::Project;
 use super::query::Query;
-use super::refusal::{Answer, Answered, refuse};
+use super::refusal::{Answer, Answered, Refusal, refuse};
 use super::{BASE, Counted, Seen, now};
 
 /// What there is, what is wrong, and what was asked.
@@ -19,11 +19,47 @@ pub(super) struct World {
     pub(super) project: Project,
     pub(super) faults: Vec<Fault>,
     pub(super) seen: Vec<Seen>,
-    pub(super) invalid: Vec<(Seen, String)>,
+    /// Which of them the description does not allow, and why.
+    pub(super) invalid: Vec<(usize, String)>,
     token: String,
     description: Description,
     bucket: Bucket,
     hold: Option<Hold>,
+}
+
+/// A request.
+struct Asked {
+    seen: Seen,
+    query: Query,
+    /// `None` also where it is no JSON.
+    body: Option<Value>,
+    malformed: bool,
+    authorization: Option<String>,
+}
+
+impl Asked {
+    fn of(method: &Method, uri: &Uri, headers: &HeaderMap, body: &[u8]) -> Self {
+        let given: Option<Value> = serde_json::from_slice(body).ok();
+        let authorization = headers.get(header::AUTHORIZATION);
+        let authorization = authorization.and_then(|value| value.to_str().ok());
+        Self {
+            seen: Seen {
+                method: method.to_string(),
+                path: uri.path().strip_prefix(BASE).unwrap_or_default().to_owned(),
+                target: uri.to_string(),
+                body: given.clone().unwrap_or(Value::Null),
+                status: 0,
+            },
+            query: Query::of(uri.query().unwrap_or_default()),
+            malformed: given.is_none() && !body.is_empty(),
+            body: given,
+            authorization: authorization.map(str::to_owned),
+        }
+    }
+
+    fn parts(&self) -> Vec<&str> {
+        self.seen.path.split('/').skip(1).collect()
+    }
 }
 
 /// What the client gets.
@@ -128,34 +164,19 @@ impl World {
         if self.hold.as_ref().is_some_and(|hold| hold.left == 0) {
             return Outcome::SaysNothing;
         }
-        let path = uri.path().strip_prefix(BASE).unwrap_or_default().to_owned();
-        let given: Option<Value> = serde_json::from_slice(body).ok();
-        let kind = befalls(&mut self.faults, method.as_str(), &path);
-        let mut seen = Seen {
-            method: method.to_string(),
-            path,
-            target: uri.to_string(),
-            body: given.clone().unwrap_or(Value::Null),
-            status: 0,
-        };
-        let query = Query::of(uri.query().unwrap_or_default());
-        let malformed = given.is_none() && !body.is_empty();
-        let answered = self.carried_out(
-            &seen,
-            headers,
-            &query,
-            given.as_ref(),
-            malformed,
-            kind.as_ref(),
-        );
+        let mut asked = Asked::of(method, uri, headers, body);
+        let kind = befalls(&mut self.faults, &asked.seen.method, &asked.seen.path);
+        let refusal = self.refused(&asked, kind.as_ref());
+        let allowed = refusal.map_or_else(|| self.allowed(&asked), Err);
+        let answered = allowed.and_then(|()| self.carried_out(&asked, kind.as_ref()));
         let mut answer = answered.unwrap_or_else(Answer::from);
-        seen.status = answer.status;
-        self.seen.push(seen.clone());
+        asked.seen.status = answer.status;
+        self.seen.push(asked.seen.clone());
         if let Some(hold) = self.hold.as_mut().filter(|hold| counts(hold)) {
             hold.left = hold.left.saturating_sub(1);
             if hold.left == 0 {
                 // Nobody waits for it any more: then nobody has to be told.
-                let _ = hold.tell.send(seen);
+                let _ = hold.tell.send(asked.seen);
                 return Outcome::SaysNothing;
             }
         }
@@ -165,65 +186,56 @@ impl World {
         self.outcome(kind, &answer)
     }
 
-    fn carried_out(
-        &mut self,
-        seen: &Seen,
-        headers: &HeaderMap,
-        query: &Query,
-        body: Option<&Value>,
-        malformed: bool,
-        kind: Option<&Kind>,
-    ) -> Answered {
-        let parts: Vec<&str> = seen.path.split('/').skip(1).collect();
-        if !self.description.knows(&parts) {
-            return Err(refuse(404, "not_found", "not found"));
+    /// Why nobody even looks at what is asked.
+    fn refused(&mut self, asked: &Asked, kind: Option<&Kind>) -> Option<Refusal> {
+        if !self.description.knows(&asked.parts()) {
+            return Some(refuse(404, "not_found", "not found"));
         }
         let within = self.bucket.take();
-        let said = headers
-            .get(header::AUTHORIZATION)
-            .and_then(|value| value.to_str().ok());
-        if said != Some(&format!("Bearer {}", self.token)) {
-            return Err(refuse(401, "unauthorized", "unable to authenticate"));
+        if asked.authorization.as_deref() != Some(&format!("Bearer {}", self.token)) {
+            return Some(refuse(401, "unauthorized", "unable to authenticate"));
         }
         if !within {
-            return Err(rate_limited());
+            return Some(rate_limited());
         }
-        if let Some(refusal) = kind.and_then(Kind::before) {
-            return Err(refusal);
-        }
-        if let Some(Kind::GatewayBefore(status)) = kind {
-            return Err(refuse(*status, "bad_gateway", "bad gateway"));
-        }
-        let checked = if malformed {
-            Err(refuse(400, "json_error", "invalid JSON"))
-        } else {
-            self.description.check(&seen.method, &parts, query, body)
+        kind.and_then(Kind::before)
+    }
+
+    /// What the description says of it, for the test too.
+    fn allowed(&mut self, asked: &Asked) -> Result<(), Refusal> {
+        let checked = self.check(asked);
+        let why = match &checked {
+            Ok(unknown) if unknown.is_empty() => return Ok(()),
+            Ok(unknown) => format!("nobody described {}", unknown.join(", ")),
+            Err(refusal) => format!("{}: {}", refusal.message, refusal.details),
         };
-        match checked {
-            Err(refusal) => {
-                let why = format!("{}: {}", refusal.message, refusal.details);
-                self.invalid.push((seen.clone(), why));
-                return Err(refusal);
-            }
-            Ok(unknown) if unknown.is_empty() => {}
-            Ok(unknown) => {
-                let why = format!("nobody described {}", unknown.join(", "));
-                self.invalid.push((seen.clone(), why));
-            }
+        self.invalid.push((self.seen.len(), why));
+        checked.map(|_| ())
+    }
+
+    fn check(&self, asked: &Asked) -> Result<Vec<String>, Refusal> {
+        if asked.malformed {
+            return Err(refuse(400, "json_error", "invalid JSON"));
         }
+        let (method, body) = (&asked.seen.method, asked.body.as_ref());
+        self.description
+            .check(method, &asked.parts(), &asked.query, body)
+    }
+
+    fn carried_out(&mut self, asked: &Asked, kind: Option<&Kind>) -> Answered {
         self.project.fate = match kind {
             Some(Kind::ActionFails(code)) => Some(Fate::Fails(code)),
             Some(Kind::ActionNeverEnds) => Some(Fate::NeverEnds),
             _ => None,
         };
-        let body = body.unwrap_or(&Value::Null);
-        let answer = self.project.answer(&seen.method, &parts, query, body);
-        if let Ok(answer) = &answer
-            && seen.method == "GET"
-        {
+        let Seen { method, body, .. } = &asked.seen;
+        let answer = self
+            .project
+            .answer(method, &asked.parts(), &asked.query, body)?;
+        if method == "GET" {
             self.project.age(&answer.body);
         }
-        answer
+        Ok(answer)
     }
 
     fn outcome(&self, kind: Option<Kind>, answer: &Answer) -> Outcome {
