@@ -163,23 +163,15 @@ impl Project {
                 return;
             };
             let (id, before) = (action.id, action.after);
-            let effect = action.effect.take();
-            let end = match action.fate.take() {
-                Some(Fate::Fails(code)) => {
-                    Err((code.to_owned(), format!("{code} (asked for by the test)")))
-                }
-                Some(Fate::NeverEnds) | None
-                    if before.is_some_and(|before| self.failed(before)) =>
-                {
-                    Err((
-                        "action_failed".to_owned(),
-                        "the action before it failed".to_owned(),
-                    ))
-                }
-                Some(Fate::NeverEnds) | None => {
-                    let done = effect.map_or(Ok(()), |effect| effect(self));
-                    done.map_err(|refusal| (refusal.code, refusal.message))
-                }
+            let (fate, effect) = (action.fate.take(), action.effect.take());
+            let end = if let Some(Fate::Fails(code)) = fate {
+                Err((code.to_owned(), format!("{code} (asked for by the test)")))
+            } else if before.is_some_and(|before| self.failed(before)) {
+                let why = "the action before it failed";
+                Err(("action_failed".to_owned(), why.to_owned()))
+            } else {
+                let done = effect.map_or(Ok(()), |effect| effect(self));
+                done.map_err(|refusal| (refusal.code, refusal.message))
             };
             if let Some(action) = self.actions.iter_mut().find(|action| action.id == id) {
                 action.ended = Some(end);

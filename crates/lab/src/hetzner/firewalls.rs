@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use super::CREATED;
 use super::project::{Project, not_built};
 use super::query::Selector;
-use super::refusal::{Answer, Answered, Refusal, invalid, refuse, unfit};
+use super::refusal::{Answer, Answered, Refusal, invalid, refuse};
 use super::resource::{Kind, Resource, at_most};
 use super::servers::Server;
 
@@ -250,7 +250,10 @@ fn rule(given: &Value) -> Result<Value, Refusal> {
         return Err(invalid("rules.port", "is for tcp and udp, which need it"));
     }
     if with_port && !is_port(given["port"].as_str().unwrap_or_default()) {
-        return Err(unfit("rules.port is neither a port, a range nor `any`"));
+        return Err(invalid(
+            "rules.port",
+            "is neither a port, a range nor `any`",
+        ));
     }
     Ok(json!({
         "description": given["description"], "direction": given["direction"], "protocol": given["protocol"],
