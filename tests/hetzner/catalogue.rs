@@ -111,11 +111,24 @@ fn old_keys_come_and_go_with_the_shape() {
         &json!({ "name": "kept", "type": "ipv4", "assignee_type": "server", "location": "fsn1" }),
     );
     assert_eq!(look(), [false; 6]);
+    world.get("/datacenters").is(410, "deprecated_api_endpoint");
     world
         .hetzner
         .project(|project| project.account.shape = Shape::OLD);
     assert_eq!(look(), [true; 6]);
+    let datacenters = world.get("/datacenters");
+    assert_eq!(datacenters.names("datacenters")[0], "fsn1-dc1");
+    let deleted = |name: &str| {
+        let body = json!({ "name": name, "load_balancer_type": "lb11", "location": "fsn1" });
+        let id = world.made("/load_balancers", &body);
+        world.delete(&format!("/load_balancers/{id}")).status
+    };
+    assert_eq!(deleted("old"), 204);
     let old = json!({ "name": "two", "server_type": "cx23", "image": "debian-12", "datacenter": "nbg1-dc3" });
     world.made("/servers", &old);
     assert_eq!(world.hetzner.servers()[1].location, "nbg1");
+    world
+        .hetzner
+        .project(|project| project.account.shape = Shape::NEW);
+    assert_eq!(deleted("new"), 200);
 }

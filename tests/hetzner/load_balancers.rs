@@ -144,3 +144,33 @@ fn health_follows_the_servers_and_the_test() {
         .hetzner
         .project(|project| assert!(project.load_balancers[0].targets.is_empty()));
 }
+
+#[test]
+fn a_change_under_way_brings_back_neither_a_dead_server_nor_its_health() {
+    let world = World::new();
+    let one = world.server("api-1");
+    let target = json!({ "type": "server", "server": { "id": one } });
+    let id = world.made(
+        "/load_balancers",
+        &balancer(&json!({ "targets": [target] })),
+    );
+    world.hetzner.project(|project| project.latency = 1);
+    world.act(
+        &format!("/load_balancers/{id}/actions/add_service"),
+        &service(80),
+    );
+    world.hetzner.project(|project| {
+        project.load_balancers[0].health.insert(one, "unknown");
+    });
+    world.delete(&format!("/servers/{one}"));
+    world.get("/servers");
+    assert!(world.hetzner.servers().is_empty());
+    // The look that ends the change still shows the balancer as it was.
+    world.get(&format!("/load_balancers/{id}"));
+    world.hetzner.project(|project| {
+        let balancer = &project.load_balancers[0];
+        assert_eq!(balancer.services.len(), 1);
+        assert!(balancer.targets.is_empty(), "{:?}", balancer.targets);
+        assert_eq!(balancer.health.get(&one), Some(&"unknown"));
+    });
+}

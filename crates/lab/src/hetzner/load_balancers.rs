@@ -1,6 +1,7 @@
 //! Load balancers: services, targets, networks, and the health of what they reach.
 
 use std::collections::BTreeMap;
+use std::mem;
 use std::net::Ipv4Addr;
 
 use serde_json::{Value, json};
@@ -139,6 +140,9 @@ impl Kind for LoadBalancer {
             project.remove::<Self>(id);
             Ok(())
         });
+        if project.account.shape.silent_deletion {
+            return Ok(Answer::gone());
+        }
         Ok(Answer::ok(
             json!({ "action": project.shown_action(action) }),
         ))
@@ -205,9 +209,16 @@ impl Kind for LoadBalancer {
             "disable_public_interface" => next.public = false,
             _ => return Err(not_built(&["load_balancers", action])),
         }
-        // Nothing else can change it until then: it is locked.
+        // Nobody else can change it until then: it is locked. Its health and the life of servers go on.
         project.acted(action, "load_balancer", id, move |project| {
-            project.find_mut::<Self>(id)?.own = next;
+            let dead = |project: &Project, target: &Target| match &target.to {
+                To::Server(id) => project.find::<Server>(*id).is_err(),
+                To::Selector(_) => false,
+            };
+            next.targets.retain(|target| !dead(project, target));
+            let it = project.find_mut::<Self>(id)?;
+            next.health = mem::take(&mut it.health);
+            it.own = next;
             Ok(())
         })
     }

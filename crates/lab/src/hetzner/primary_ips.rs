@@ -96,11 +96,11 @@ impl Kind for PrimaryIp {
             let about = [("primary_ip", id), ("server", server)];
             project.start("create_primary_ip", &about, None, |_| Ok(()))
         });
-        let shown = project.shown::<Self>(id)?;
-        let action = action.map(|action| project.shown_action(action));
-        Ok(Answer::created(
-            json!({ "primary_ip": shown, "action": action }),
-        ))
+        let mut answer = json!({ "primary_ip": project.shown::<Self>(id)? });
+        if let Some(action) = action {
+            answer["action"] = project.shown_action(action);
+        }
+        Ok(Answer::created(answer))
     }
 
     fn delete(project: &mut Project, id: u64) -> Answered {

@@ -11,7 +11,7 @@ use super::catalogue::Catalogue;
 use super::firewalls::Firewall;
 use super::load_balancers::LoadBalancer;
 use super::networks::Network;
-use super::places::{LOCATIONS, shown_location};
+use super::places::{LOCATIONS, shown_datacenter, shown_location};
 use super::primary_ips::PrimaryIp;
 use super::query::Query;
 use super::refusal::{Answer, Answered, Refusal, invalid, not_found, refuse};
@@ -112,6 +112,10 @@ impl Project {
             ("GET", ["locations", rest @ ..]) => {
                 let places = LOCATIONS.iter().map(|(name, ..)| shown_location(name));
                 fixed("location", places.collect(), rest, query)
+            }
+            ("GET", ["datacenters", rest @ ..]) => {
+                let places = LOCATIONS.iter().map(|(name, ..)| shown_datacenter(name));
+                fixed("datacenter", places.collect(), rest, query)
             }
             ("GET", ["server_types", rest @ ..]) => {
                 let kinds = self.catalogue.server_types.iter();
