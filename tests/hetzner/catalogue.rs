@@ -35,6 +35,10 @@ fn a_price_does_not_mean_that_a_type_can_be_had() {
     world
         .post("/servers", &body)
         .is(412, "resource_unavailable");
+    // 20 TiB in Europe, 1 TiB in the USA.
+    let traffic = |at: usize| prices[at]["included_traffic"].as_u64().unwrap();
+    let traffic: Vec<u64> = (0..prices.len()).map(traffic).collect();
+    assert_eq!(traffic, [1 << 40, 1 << 40, 20 << 40]);
     // Unknown is not false.
     assert_eq!(offer(&world, "cpx62", "sin").get("available"), None);
     let gone = offer(&world, "cx22", "fsn1");

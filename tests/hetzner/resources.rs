@@ -85,6 +85,27 @@ fn a_server_gets_an_address_only_in_a_subnet_of_its_zone() {
 }
 
 #[test]
+fn the_first_address_of_a_network_and_the_gateway_of_all_servers_are_nobodys() {
+    let world = World::new();
+    for (name, range, subnet, reserved) in [
+        ("ten", "10.0.0.0/16", "10.0.0.0/24", "10.0.0.1"),
+        ("other", "172.16.0.0/12", "172.31.1.0/24", "172.31.1.1"),
+    ] {
+        let subnet = json!({ "type": "cloud", "ip_range": subnet, "network_zone": "eu-central" });
+        let body = json!({ "name": name, "ip_range": range, "subnets": [subnet] });
+        let network = world.made("/networks", &body);
+        let server = world.server(name);
+        let attach = format!("/servers/{server}/actions/attach_to_network");
+        let body = json!({ "network": network, "ip": reserved });
+        world.post(&attach, &body).is(422, "ip_not_available");
+        world.act(&attach, &json!({ "network": network }));
+        let server = world.get(&format!("/servers/{server}"));
+        let ip = server.body["server"]["private_net"][0]["ip"].clone();
+        assert_eq!(ip, reserved.replace(".1.1", ".1.2").replace(".0.1", ".0.2"));
+    }
+}
+
+#[test]
 fn two_servers_that_join_at_once_get_two_addresses() {
     let world = World::new();
     let id = network(&world);

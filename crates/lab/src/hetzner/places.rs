@@ -2,14 +2,14 @@
 
 use serde_json::{Value, json};
 
-/// Name, country, city, zone, and what of the outgoing traffic is free there in GB.
+/// Name, country, city, zone, and what of the outgoing traffic is free there in GiB.
 pub(super) const LOCATIONS: [(&str, &str, &str, &str, u64); 6] = [
-    ("fsn1", "DE", "Falkenstein", "eu-central", 20_000),
-    ("nbg1", "DE", "Nuremberg", "eu-central", 20_000),
-    ("hel1", "FI", "Helsinki", "eu-central", 20_000),
-    ("ash", "US", "Ashburn, VA", "us-east", 1_000),
-    ("hil", "US", "Hillsboro, OR", "us-west", 1_000),
-    ("sin", "SG", "Singapore", "ap-southeast", 500),
+    ("fsn1", "DE", "Falkenstein", "eu-central", 20_480),
+    ("nbg1", "DE", "Nuremberg", "eu-central", 20_480),
+    ("hel1", "FI", "Helsinki", "eu-central", 20_480),
+    ("ash", "US", "Ashburn, VA", "us-east", 1_024),
+    ("hil", "US", "Hillsboro, OR", "us-west", 1_024),
+    ("sin", "SG", "Singapore", "ap-southeast", 512),
 ];
 
 pub(super) fn location_id(name: &str) -> u64 {
@@ -36,7 +36,7 @@ pub(super) fn zone(location: &str) -> &'static str {
 
 pub(super) fn included_traffic(location: &str) -> u64 {
     let known = LOCATIONS.iter().find(|(name, ..)| *name == location);
-    known.map_or(0, |(.., gigabytes)| gigabytes << 30)
+    known.map_or(0, |(.., gibibytes)| gibibytes << 30)
 }
 
 pub(super) fn shown_location(name: &str) -> Value {
