@@ -193,7 +193,7 @@ impl World {
         }
         let within = self.bucket.take();
         if asked.authorization.as_deref() != Some(&format!("Bearer {}", self.token)) {
-            return Some(refuse(401, "unauthorized", "unable to authenticate"));
+            return Some(refuse(401, "unauthorized", "the token is not valid"));
         }
         if !within {
             return Some(rate_limited());
