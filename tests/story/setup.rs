@@ -53,6 +53,21 @@ fn missing_packages_without_sudo_are_listed_exactly() {
 }
 
 #[test]
+fn what_boots_guests_is_listed_only_for_those_who_ask() {
+    if !Path::new("/usr/bin/mmdebstrap").exists() {
+        return; // nothing to hide
+    }
+    let Some((code, said)) = setup(&["mmdebstrap"], &[], &["--guests"]) else {
+        return;
+    };
+    assert_eq!(code, Some(2), "{said}");
+    let wanted = "apt-get install --no-install-recommends mmdebstrap";
+    assert!(said.lines().any(|line| line.trim() == wanted), "{said}");
+    let (_, said) = setup(&["mmdebstrap"], &[], &[]).unwrap();
+    assert!(!said.contains("mmdebstrap"), "{said}");
+}
+
+#[test]
 fn a_missing_rust_toolchain_is_answered_with_the_one_command_that_installs_it() {
     let Some((code, said)) = setup(&[], &["HOME=/nonexistent"], &[]) else {
         return;
@@ -170,6 +185,9 @@ fn an_unknown_word_is_usage() {
     };
     assert_eq!(
         (code, said.trim()),
-        (Some(2), "usage: scripts/setup [--install-rust] [--tests]")
+        (
+            Some(2),
+            "usage: scripts/setup [--install-rust] [--tests] [--guests]"
+        )
     );
 }

@@ -6,6 +6,7 @@
 //! - [`launch`] starts and ends a lab from outside, [`control`] talks to a running one.
 //! - [`Lab`] is all of that for a test.
 //!
+//! [`guests`] are real Debian machines, for what needs a system of its own.
 //! [`github`] and [`hetzner`] answer as those APIs do, and as they do on a bad day.
 //! [`fill`] makes users and orders. [`load`] and [`timeline`] put requests on a product and show what became of them.
 
@@ -18,6 +19,7 @@ pub mod directory;
 pub mod fill;
 pub mod github;
 pub mod guard;
+pub mod guests;
 pub mod hetzner;
 mod host;
 mod lab;

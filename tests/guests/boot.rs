@@ -1,0 +1,112 @@
+//! The guests themselves: bare, installable, rebootable, and gone afterwards.
+
+use std::io::{BufRead, BufReader};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::process::{Command, Stdio};
+use std::time::Instant;
+
+use regionwise_lab::guests::Machine;
+use regionwise_lab::processes::marked;
+
+use crate::world;
+
+fn namespaces() -> String {
+    let output = Command::new("ip").args(["netns", "list"]).output().unwrap();
+    String::from_utf8(output.stdout).unwrap()
+}
+
+#[test]
+#[ignore = "guests: scripts/test runs them as root"]
+fn a_bare_guest_installs_packages_and_survives_a_reboot_and_nothing_of_it_outlives_a_panic() {
+    let started = Instant::now();
+    let user_data =
+        "#cloud-config\nwrite_files:\n  - {path: /root/given, content: by the caller}\n";
+    let machine = Machine {
+        name: "web-1".to_owned(),
+        user_data: user_data.to_owned(),
+    };
+    let Some(guests) = world::boot("boot", &[machine]) else {
+        return;
+    };
+    println!("ready after {:.0} s", started.elapsed().as_secs_f64());
+    let (directory, namespace) = (guests.directory().to_owned(), guests.namespace().to_owned());
+    let guest = &guests.all()[0];
+    assert_eq!(
+        guest.ssh("cat /root/given; hostname").unwrap(),
+        "by the callerweb-1\n"
+    );
+    for program in ["haproxy", "psql", "docker"] {
+        assert!(
+            guest.ssh(&format!("command -v {program}")).is_err(),
+            "a bare server has no {program}"
+        );
+    }
+    let install = "apt-get -qq update && DEBIAN_FRONTEND=noninteractive apt-get -qq -y --no-install-recommends install haproxy > /dev/null && haproxy -v";
+    assert!(guest.ssh(install).unwrap().contains("HAProxy"));
+    guest.reboot().unwrap();
+    println!("again after {:.0} s", started.elapsed().as_secs_f64());
+    assert!(
+        guest.ssh("haproxy -v").unwrap().contains("HAProxy"),
+        "a reboot keeps the disk"
+    );
+    assert!(!guest.console().is_empty());
+
+    assert!(!marked(&directory).is_empty());
+    let panicked = catch_unwind(AssertUnwindSafe(move || {
+        let _held = guests;
+        panic!("as a test that fails");
+    }));
+    assert!(panicked.is_err());
+    assert!(
+        marked(&directory).is_empty(),
+        "a guest has outlived its test"
+    );
+    assert!(!namespaces().contains(&namespace), "{}", namespaces());
+}
+
+/// Tells the test below, run again as a process of its own, to leave a guest behind.
+const LEAVE: &str = "REGIONWISE_TEST_LEAVE_GUEST";
+
+#[test]
+#[ignore = "guests: scripts/test runs them as root"]
+fn what_a_killed_test_leaves_ends_when_the_next_one_starts() {
+    let machines = [Machine::bare("web-1")];
+    if std::env::var_os(LEAVE).is_some() {
+        let _guests = world::start("killed", &machines);
+        println!("\nbooted");
+        // Until the other side kills this process.
+        let _ = std::io::stdin().read_line(&mut String::new());
+        return;
+    }
+    let mut left = Command::new(std::env::current_exe().unwrap());
+    left.args([
+        "--ignored",
+        "--exact",
+        "--nocapture",
+        "boot::what_a_killed_test_leaves_ends_when_the_next_one_starts",
+    ]);
+    let mut left = left
+        .env(LEAVE, "yes")
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let said = BufReader::new(left.stdout.take().unwrap()).lines();
+    let said: Vec<String> = said
+        .map(Result::unwrap)
+        .take_while(|line| line != "booted")
+        .collect();
+    left.kill().unwrap();
+    left.wait().unwrap();
+    if said.iter().any(|line| line.starts_with("skipped: ")) {
+        println!("{}", said.join("\n"));
+        return;
+    }
+    let directory = world::directory("killed");
+    let before = marked(&directory);
+    assert_eq!(before.len(), 1, "the guest of the killed test runs on");
+    let guests = world::start("killed", &machines).unwrap();
+    let now = marked(guests.directory());
+    assert_eq!(now.len(), 1);
+    assert_ne!(now, before, "its guest was ended, and this is another");
+}

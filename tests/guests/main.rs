@@ -1,0 +1,4 @@
+//! Real Debian guests: what needs systemd, packages, a firewall or a reboot. As root, minutes: `scripts/test --guests`.
+
+mod boot;
+mod world;
