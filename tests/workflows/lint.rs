@@ -4,6 +4,9 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
+use regionwise_provision::host::{Host, System, steps};
+use regionwise_provision::script::render;
+
 use crate::act::root;
 use crate::compat;
 use crate::tools;
@@ -123,6 +126,37 @@ fn shellcheck(repository: &Path) -> (i32, String) {
         &["--severity", "style"],
         &scripts,
     ))
+}
+
+#[test]
+fn shellcheck_finds_nothing_in_the_script_that_sets_a_server_up() {
+    let script = render(&steps(&Host {
+        system: System {
+            ssh_port: 22,
+            http_port: 80,
+        },
+        app: "shop".to_owned(),
+        account: "regionwise".to_owned(),
+        address: [203, 0, 113, 7].into(),
+        health_path: "/health/basic".to_owned(),
+        region_host_sha256: "0".repeat(64),
+    }));
+    let look = |script: &str| {
+        let work = tempfile::tempdir().unwrap();
+        let path = work.path().join("script");
+        fs::write(&path, script).unwrap();
+        let scripts = [path.display().to_string()];
+        judged(&run(
+            root(),
+            "shellcheck",
+            &["--severity", "style"],
+            &scripts,
+        ))
+    };
+    let (code, said) = look(&script);
+    assert_eq!(code, 0, "{said}");
+    let (code, said) = look(&script.replace("rm -rf \"$work\"", "rm -rf $work"));
+    assert_ne!(code, 0, "it reads the script: {said}");
 }
 
 /// The scripts of an action's steps.

@@ -11,11 +11,11 @@ const LAYERS: &[&[&str]] = &[
     &["controller", "mover"],
     &["postgres", "remote", "host", "github", "lab"],
     &["protocol"],
-    &["rollout", "relocation", "topology"],
+    &["rollout", "relocation", "topology", "provision"],
 ];
 
 /// Crates that decide: no I/O may be within their reach.
-const PURE: &[&str] = &["rollout", "relocation", "topology", "protocol"];
+const PURE: &[&str] = &["rollout", "relocation", "topology", "provision", "protocol"];
 
 const FORBIDDEN_IN_PURE: &[&str] = &[
     "tokio",

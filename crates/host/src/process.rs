@@ -90,14 +90,14 @@ pub(crate) fn start(program: Program<'_>, boot_id: &str) -> Result<Waiting, Deni
 }
 
 /// An empty log for the owner only: releases write what they like into it. The one of the process before stays beside it,
-/// because a restart is when somebody wants to read it.
+/// because a restart is when somebody wants to read it. Appended to, so that logrotate may truncate it meanwhile.
 fn fresh_log(path: &Path) -> io::Result<File> {
     match fs::rename(path, path.with_added_extension("1")) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
         _ => {}
     }
     OpenOptions::new()
-        .write(true)
+        .append(true)
         .create_new(true)
         .mode(0o600)
         .open(path)
@@ -237,5 +237,25 @@ mod tests {
                 0o600
             );
         }
+    }
+
+    #[test]
+    fn a_log_that_is_truncated_under_its_process_goes_on_at_the_start() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("blue.log");
+        let mut log = fresh_log(&path).unwrap();
+        log.write_all(b"much").unwrap();
+        // logrotate's `copytruncate`.
+        OpenOptions::new()
+            .write(true)
+            .truncate(true)
+            .open(&path)
+            .unwrap();
+        log.write_all(b"more").unwrap();
+        assert_eq!(
+            fs::read(&path).unwrap(),
+            b"more",
+            "no hole where the old text was"
+        );
     }
 }

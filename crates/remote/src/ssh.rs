@@ -2,7 +2,7 @@
 //!
 //! The system's `ssh` with pinned host keys and nothing from anybody's configuration.
 
-mod failure;
+pub(crate) mod failure;
 
 use std::collections::VecDeque;
 use std::ffi::OsString;
@@ -211,16 +211,26 @@ impl Session {
 }
 
 fn options(target: &Target) -> io::Result<Vec<OsString>> {
+    let mut options = pinned(&target.known_hosts)?;
+    options.extend(["-o".into(), "IdentitiesOnly=yes".into()]);
+    options.extend(["-i".into(), target.identity.clone().into()]);
+    options.extend(["-p".into(), target.port.to_string().into()]);
+    options.extend(["-l".into(), OsString::from(&target.user), "--".into()]);
+    options.push(target.address.to_string().into());
+    Ok(options)
+}
+
+/// What every connection of ours has: only pinned keys, nobody's configuration, no questions, and an end.
+pub(crate) fn pinned(known_hosts: &Path) -> io::Result<Vec<OsString>> {
     let settings = [
         "BatchMode=yes".to_owned(),
         "StrictHostKeyChecking=yes".to_owned(),
-        format!("UserKnownHostsFile={}", quoted(&target.known_hosts)?),
+        format!("UserKnownHostsFile={}", quoted(known_hosts)?),
         "GlobalKnownHostsFile=/dev/null".to_owned(),
         "HostKeyAlgorithms=ssh-ed25519".to_owned(),
         format!("ConnectTimeout={CONNECT_SECONDS}"),
         "ServerAliveInterval=5".to_owned(),
         "ServerAliveCountMax=3".to_owned(),
-        "IdentitiesOnly=yes".to_owned(),
         "ForwardAgent=no".to_owned(),
         "ControlMaster=no".to_owned(),
         "PreferredAuthentications=publickey".to_owned(),
@@ -232,10 +242,6 @@ fn options(target: &Target) -> io::Result<Vec<OsString>> {
             .into_iter()
             .flat_map(|setting| ["-o".into(), setting.into()]),
     );
-    options.extend(["-i".into(), target.identity.clone().into()]);
-    options.extend(["-p".into(), target.port.to_string().into()]);
-    options.extend(["-l".into(), OsString::from(&target.user), "--".into()]);
-    options.push(target.address.to_string().into());
     Ok(options)
 }
 
@@ -256,7 +262,7 @@ fn quoted(path: &Path) -> io::Result<String> {
 }
 
 /// Keeps the last lines of stderr, and keeps reading so that ssh never blocks on it.
-fn collect(
+pub(crate) fn collect(
     stderr: impl AsyncRead + Unpin + Send + 'static,
 ) -> (Arc<Mutex<VecDeque<String>>>, JoinHandle<()>) {
     let kept = Arc::new(Mutex::new(VecDeque::new()));

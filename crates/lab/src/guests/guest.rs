@@ -161,18 +161,27 @@ impl Guest {
     /// # Errors
     /// As [`Guest::wait_until_ready`].
     pub fn reboot(&self) -> Result<(), GuestError> {
+        self.reboot_after("true").map(drop)
+    }
+
+    /// As [`Guest::reboot`], after a shell command in the same login; returns what it printed.
+    ///
+    /// # Errors
+    /// As [`Guest::wait_until_ready`].
+    pub fn reboot_after(&self, script: &str) -> Result<String, GuestError> {
         let before = self.ssh("cat /proc/sys/kernel/random/boot_id")?;
-        // The connection may end before the command does.
-        let _ = self.ssh_command("systemctl reboot").output();
-        self.wait_for(
-            "come back",
-            &format!(
-                "[ \"$(cat /proc/sys/kernel/random/boot_id)\" != {} ]",
-                before.trim()
-            ),
-        )?;
-        self.ssh("systemctl is-system-running --wait > /dev/null; true")
-            .map(drop)
+        // The connection may end before the command does, and that is no failure.
+        let output = self
+            .ssh_command(&format!("{script}\nsystemctl --no-block reboot"))
+            .output()
+            .map_err(GuestError::io("start ssh"))?;
+        let another = format!(
+            "[ \"$(cat /proc/sys/kernel/random/boot_id)\" != {} ]",
+            before.trim()
+        );
+        self.wait_for("come back", &another)?;
+        self.ssh("systemctl is-system-running --wait > /dev/null; true")?;
+        Ok(String::from_utf8_lossy(&output.stdout).into_owned())
     }
 
     /// The end of what the guest wrote to its serial console.

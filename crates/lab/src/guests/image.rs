@@ -75,7 +75,7 @@ mkdir root && tar -C root -xf root.tar --exclude='./dev/*' && rm root.tar
 (cd debs && apt-ftparchive packages . > Packages && apt-ftparchive release . > Release)
 printf 'LABEL=packages {REPOSITORY} ext4 ro,nofail 0 0\n' > root/etc/fstab
 printf 'deb [trusted=yes] file:{REPOSITORY} ./\n' > root/etc/apt/sources.list
-printf 'apt: {{preserve_sources_list: true}}\ndatasource_list: [NoCloud]\n' > root/etc/cloud/cloud.cfg.d/99-lab.cfg
+printf 'apt: {{preserve_sources_list: true}}\nlocale: false\ndatasource_list: [NoCloud]\n' > root/etc/cloud/cloud.cfg.d/99-lab.cfg
 mkdir -p root{REPOSITORY}
 # Every guest is a machine of its own, as a cloud's image is.
 rm -f root/etc/ssh/ssh_host_* && : > root/etc/machine-id

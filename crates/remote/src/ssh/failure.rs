@@ -39,7 +39,7 @@ pub enum AskError {
 }
 
 /// Reads ssh's stderr. The phrases are those of OpenSSH 8 to 10 (`sshconnect.c`, `sshkey.c`, `packet.c`).
-pub(super) fn classify(stderr: &str, detail: String) -> OpenError {
+pub(crate) fn classify(stderr: &str, detail: String) -> OpenError {
     let last = || {
         let mut lines = stderr.lines().filter(|line| !line.trim().is_empty());
         // Behind the error of a region-host stand its hints.

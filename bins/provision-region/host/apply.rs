@@ -1,0 +1,156 @@
+//! The script on the server: run it, confirm what could have locked everybody out, and see what became of it.
+
+use std::time::Duration;
+
+use regionwise_provision::said::{End, Line, State};
+use regionwise_provision::script::{GUARD_DIRECTORY, GUARD_SECONDS};
+use regionwise_remote::root::{Part, RootError, RootLogin};
+use regionwise_remote::ssh::OpenError;
+use regionwise_rollout::Verdict;
+use tokio::time::{Instant, sleep};
+
+/// A slow mirror may take minutes for the packages.
+const SCRIPT_LIMIT: Duration = Duration::from_secs(30 * 60);
+/// For a command that answers at once.
+const SHORT: Duration = Duration::from_secs(20);
+/// What a server needs to go back after its minute is over.
+const REVERT: Duration = Duration::from_secs(30);
+/// Between two looks whether it has.
+const POLL: Duration = Duration::from_secs(2);
+
+/// What was seen of a run.
+pub(super) struct Applied {
+    pub(super) steps: Vec<Seen>,
+    pub(super) ending: Ending,
+}
+
+pub(super) struct Seen {
+    pub(super) name: String,
+    pub(super) state: State,
+    pub(super) text: String,
+}
+
+pub(super) enum Ending {
+    Done,
+    Failed,
+    Locked,
+    Pending,
+    /// Nobody could log in after the firewall or sshd changed; the server was seen as it was before.
+    Reverted(String),
+    /// As before, and it was not seen again.
+    Unconfirmed(String),
+    Lost(String),
+    NotOpened(RootError),
+    Stopped(Verdict),
+}
+
+impl Applied {
+    pub(super) fn stopped(verdict: Verdict) -> Self {
+        Self {
+            steps: Vec::new(),
+            ending: Ending::Stopped(verdict),
+        }
+    }
+}
+
+/// sha256 of the `region-host` that is there, or nothing.
+pub(super) async fn region_host_there(login: &RootLogin) -> Result<String, RootError> {
+    let mut sum = String::new();
+    let command = "sha256sum /usr/local/bin/region-host 2> /dev/null; true";
+    login
+        .run(command, &[], SHORT, &mut |line| {
+            sum = line
+                .split_whitespace()
+                .next()
+                .unwrap_or_default()
+                .to_owned();
+        })
+        .await?;
+    Ok(sum)
+}
+
+/// Runs the script that is among the parts.
+pub(super) async fn apply(
+    login: &RootLogin,
+    parts: &[Part],
+    dry_run: bool,
+    say: &(dyn Fn(&str) + Sync),
+) -> Applied {
+    let mode = if dry_run { "check" } else { "apply" };
+    let (mut steps, mut end) = (Vec::new(), None);
+    let command = format!("sh \"$d/script\" {mode} \"$d\"");
+    let ran = login
+        .run_with(
+            parts,
+            &command,
+            SCRIPT_LIMIT,
+            &mut |line| match Line::parse(line) {
+                Some(Line::Step { state, name, text }) => {
+                    say(&format!("{name}: {}", state.word()));
+                    steps.push(Seen { name, state, text });
+                }
+                Some(Line::End(said)) => end = Some(said),
+                None => {}
+            },
+        )
+        .await;
+    let ending = match (ran, end) {
+        (Err(RootError::Lost(why)), _) => Ending::Lost(why),
+        (Err(error), _) => Ending::NotOpened(error),
+        (Ok(_), Some(End::Done)) => Ending::Done,
+        (Ok(_), Some(End::Armed)) => confirm(login, say).await,
+        (Ok(_), Some(End::Failed)) => Ending::Failed,
+        (Ok(_), Some(End::Locked)) => Ending::Locked,
+        (Ok(_), Some(End::Pending)) => Ending::Pending,
+        (Ok(code), None) => Ending::Lost(format!(
+            "the script ended with status {code} before its last line"
+        )),
+    };
+    Applied { steps, ending }
+}
+
+/// A fresh connection is the proof that firewall and sshd let somebody in.
+async fn confirm(login: &RootLogin, say: &(dyn Fn(&str) + Sync)) -> Ending {
+    say("a fresh login confirms firewall and sshd");
+    let keep = format!("sh {GUARD_DIRECTORY}/confirm");
+    let why = match login.run(&keep, &[], SHORT, &mut |_| {}).await {
+        Ok(0) => return Ending::Done,
+        Ok(code) => format!("the confirmation ended with status {code}"),
+        Err(error) => error.to_string(),
+    };
+    say(&format!(
+        "{why}; the server goes back by itself within {GUARD_SECONDS} s"
+    ));
+    let deadline = Instant::now() + Duration::from_secs(GUARD_SECONDS.into()) + REVERT;
+    while Instant::now() < deadline {
+        let mut ignore = |_: &str| {};
+        let look = login.run("[ -e /run/regionwise-reverted ]", &[], SHORT, &mut ignore);
+        if let Ok(0) = look.await {
+            return Ending::Reverted(why);
+        }
+        sleep(POLL).await;
+    }
+    Ending::Unconfirmed(why)
+}
+
+/// What it means that root's first login did not work, and what to do.
+pub(super) fn meaning(error: &RootError) -> (Verdict, &'static str) {
+    match error {
+        RootError::Open(OpenError::HostKey { .. }) => (
+            Verdict::Refused,
+            "somebody may be in between; if the server was rebuilt, take its old line out of known_hosts, and give the new fingerprint with --host-key",
+        ),
+        RootError::Open(OpenError::NoSsh(_)) => (Verdict::Invalid, "install the OpenSSH client"),
+        RootError::Open(OpenError::Key { .. }) => (
+            Verdict::Invalid,
+            "name the key that opens root's login with --root-key",
+        ),
+        RootError::Open(
+            OpenError::Unreachable { .. } | OpenError::NotRegionHost { .. } | OpenError::Denied(_),
+        )
+        | RootError::Lost(_) => (
+            Verdict::Unreachable,
+            "nothing was changed, the same command may be run again",
+        ),
+    }
+}

@@ -1,0 +1,145 @@
+//! The server's host key: pinned before, or shown on its console and given by a person. Never trusted because it came first.
+
+use std::fs::{self, OpenOptions};
+use std::io::{self, Write};
+use std::net::IpAddr;
+use std::path::{Path, PathBuf};
+
+use regionwise_cli::{Because, Failure};
+use regionwise_remote::host_key::{self, HostKey};
+use regionwise_rollout::Verdict;
+use tempfile::NamedTempFile;
+
+/// The keys that a connection may meet.
+pub(super) enum Pinned {
+    /// In the known_hosts of regions.toml.
+    Before(PathBuf),
+    /// Given by its fingerprint; in a file of its own until a login has worked.
+    Given { line: String, file: NamedTempFile },
+}
+
+impl Pinned {
+    /// The known_hosts for this run.
+    pub(super) fn path(&self) -> &Path {
+        match self {
+            Self::Before(path) => path,
+            Self::Given { file, .. } => file.path(),
+        }
+    }
+
+    /// Adds a given key to `known_hosts`.
+    pub(super) fn write(&self, known_hosts: &Path) -> io::Result<()> {
+        let Self::Given { line, .. } = self else {
+            return Ok(());
+        };
+        // A file of a person's may lack its last line end.
+        let text = match fs::read_to_string(known_hosts) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => String::new(),
+            text => text?,
+        };
+        let gap = if text.is_empty() || text.ends_with('\n') {
+            ""
+        } else {
+            "\n"
+        };
+        let mut file = OpenOptions::new()
+            .create(true)
+            .append(true)
+            .open(known_hosts)?;
+        file.write_all(format!("{gap}{line}\n").as_bytes())
+    }
+}
+
+/// Finds the key to insist on, or refuses.
+pub(super) async fn check(
+    known_hosts: &Path,
+    address: IpAddr,
+    port: u16,
+    given: Option<&str>,
+) -> Result<Pinned, Failure> {
+    let known_hosts = std::path::absolute(known_hosts).unwrap_or_else(|_| known_hosts.to_owned());
+    let cannot = || "cannot look for the server's host key".to_owned();
+    let pinned = host_key::pinned(&known_hosts, address, port)
+        .await
+        .invalid(cannot)?;
+    match (pinned.first(), given) {
+        // ssh itself compares it with what the server shows.
+        (Some(_), None) => Ok(Pinned::Before(known_hosts)),
+        (Some(_), Some(given)) if pinned.iter().any(|pinned| pinned == given) => {
+            Ok(Pinned::Before(known_hosts))
+        }
+        (Some(pinned), Some(given)) => Err(Failure::new(
+            Verdict::Refused,
+            format!(
+                "`{}` pins the host key {pinned} for {address}, and --host-key is {given}",
+                known_hosts.display()
+            ),
+        )
+        .with_hint("if the server was rebuilt, take its old line out of the file first")),
+        (None, given) => {
+            let shown = host_key::shown(address, port).await.invalid(cannot)?;
+            let shown = shown.ok_or_else(|| {
+                Failure::new(
+                    Verdict::Unreachable,
+                    format!(
+                        "no ssh server with an ed25519 host key answers at {address}, port {port}"
+                    ),
+                )
+                .with_hint("nothing was changed, the same command may be run again")
+            })?;
+            trusted(shown, given, &known_hosts, address)
+        }
+    }
+}
+
+fn trusted(
+    shown: HostKey,
+    given: Option<&str>,
+    known_hosts: &Path,
+    address: IpAddr,
+) -> Result<Pinned, Failure> {
+    let HostKey { line, fingerprint } = shown;
+    match given {
+        Some(given) if given == fingerprint => {
+            let cannot = || "cannot write a temporary file".to_owned();
+            let mut file = NamedTempFile::new().invalid(cannot)?;
+            writeln!(file, "{line}").invalid(cannot)?;
+            Ok(Pinned::Given { line, file })
+        }
+        Some(given) => Err(Failure::new(
+            Verdict::Refused,
+            format!("{address} shows the host key {fingerprint}, and --host-key is {given}"),
+        )
+        .with_hint("somebody may be in between: compare again on the server's own console, not over the network")),
+        None => Err(Failure::new(
+            Verdict::Refused,
+            format!("the host key of {address} is not in `{}`; it shows {fingerprint}", known_hosts.display()),
+        )
+        .with_hint("on the server's own console: ssh-keygen -lf /etc/ssh/ssh_host_ed25519_key.pub")
+        .with_hint(format!("if it prints the same, run this again with --host-key {fingerprint}"))),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_given_key_is_added_on_a_line_of_its_own_and_a_pinned_one_changes_nothing() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("known_hosts");
+        let given = || Pinned::Given {
+            line: "a ssh-ed25519 AAAA".to_owned(),
+            file: NamedTempFile::new().unwrap(),
+        };
+        given().write(&path).unwrap();
+        assert_eq!(fs::read_to_string(&path).unwrap(), "a ssh-ed25519 AAAA\n");
+        fs::write(&path, "b ssh-ed25519 BBBB").unwrap();
+        given().write(&path).unwrap();
+        Pinned::Before(path.clone()).write(&path).unwrap();
+        assert_eq!(
+            fs::read_to_string(&path).unwrap(),
+            "b ssh-ed25519 BBBB\na ssh-ed25519 AAAA\n"
+        );
+    }
+}

@@ -1,0 +1,165 @@
+//! From what was seen on the server to the report. Pure.
+
+use regionwise_cli::{Finding, Level, Report, Table};
+use regionwise_provision::said::State;
+use regionwise_provision::script::GUARD_SECONDS;
+use regionwise_provision::step::Step;
+use regionwise_rollout::Verdict;
+use regionwise_topology::{Host, Region};
+use serde_json::json;
+
+use super::apply::{Applied, Ending, Seen, meaning};
+
+const AGAIN: &str = "run the same command again: it goes on where this one stopped";
+
+pub(super) fn of(
+    applied: &Applied,
+    steps: &[Step],
+    region: &Region,
+    host: &Host,
+    dry_run: bool,
+) -> Report {
+    let count = |state| {
+        applied
+            .steps
+            .iter()
+            .filter(|seen| seen.state == state)
+            .count()
+    };
+    let (changed, would) = (count(State::Changed), count(State::Would));
+    let mut report = verdict(applied, steps, &host.name, dry_run).in_region(&region.name);
+    if matches!(applied.ending, Ending::Done) && !dry_run {
+        report
+            .hints
+            .push("preflight --release RELEASE.toml".to_owned());
+        report.hints.push(format!(
+            "deploy-region --region {} --release RELEASE.toml --operation ID",
+            region.name
+        ));
+    }
+    let reason_of = |seen: &Seen| {
+        let step = steps.iter().find(|step| step.name == seen.name);
+        step.map_or("", |step| step.reason)
+    };
+    report.result = json!({
+        "host": host.name,
+        "address": host.address,
+        "changed": changed > 0,
+        "would_change": would,
+        "steps": applied.steps.iter().map(|seen| json!({
+            "step": seen.name,
+            "state": seen.state.word(),
+            "why": reason_of(seen),
+        })).collect::<Vec<_>>(),
+    });
+    let rows = applied.steps.iter().filter(|seen| seen.state != State::Ok);
+    report.tables.push(Table {
+        header: vec!["step", "state", "why"],
+        rows: rows
+            .map(|seen| {
+                vec![
+                    seen.name.clone(),
+                    seen.state.word().to_owned(),
+                    reason_of(seen).to_owned(),
+                ]
+            })
+            .collect(),
+    });
+    report.outputs.push(("changed", (changed > 0).to_string()));
+    report
+}
+
+fn verdict(applied: &Applied, steps: &[Step], host: &str, dry_run: bool) -> Report {
+    let count = |state| {
+        applied
+            .steps
+            .iter()
+            .filter(|seen| seen.state == state)
+            .count()
+    };
+    let changed = count(State::Changed);
+    match &applied.ending {
+        Ending::Done if dry_run => match count(State::Would) {
+            0 => Report::new(Verdict::Proceed, format!("Nothing would change on `{host}`: it is a region host.")),
+            would => Report::new(Verdict::Proceed, format!("{would} steps would change `{host}`; nothing was changed.")),
+        },
+        Ending::Done if changed == 0 => {
+            Report::new(Verdict::Proceed, format!("`{host}` is a region host; nothing had to change."))
+        }
+        Ending::Done => Report::new(Verdict::Proceed, format!("`{host}` is a region host; {changed} steps changed it.")),
+        Ending::Failed => failed(applied, steps, host),
+        Ending::Locked => Report::new(Verdict::Locked, format!("Another run is setting `{host}` up."))
+            .because("another-run")
+            .with_hint("wait for its end, and run this again"),
+        Ending::Pending => Report::new(
+            Verdict::Locked,
+            format!("An earlier run changed firewall or sshd of `{host}`, and nobody has confirmed it yet."),
+        )
+        .because("unconfirmed-change")
+        .with_hint(format!("the server undoes it within {GUARD_SECONDS} s; run this again then")),
+        Ending::Reverted(why) => Report::new(
+            Verdict::RolledBack,
+            format!("Nobody could log in to `{host}` after firewall and sshd changed: {why}. The server has undone both."),
+        )
+        .because("locked-out")
+        .with_hint("check that the way to the server's ssh port is the one of regions.toml")
+        .with_hint(AGAIN),
+        Ending::Unconfirmed(why) => Report::new(
+            Verdict::Unknown,
+            format!("Nobody could log in to `{host}` after firewall and sshd changed, and the server was not seen again: {why}"),
+        )
+        .because("not-seen-again")
+        .with_hint(format!("it undoes both {GUARD_SECONDS} s after the change; look from its console whether it did"))
+        .with_hint(AGAIN),
+        Ending::Lost(why) => Report::new(Verdict::Unknown, format!("Contact with `{host}` was lost on the way: {why}"))
+            .because("contact-lost")
+            .with_hint(AGAIN),
+        Ending::NotOpened(error) => {
+            let (verdict, hint) = meaning(error);
+            Report::new(verdict, format!("Cannot log in to `{host}` as root: {error}")).with_hint(hint)
+        }
+        Ending::Stopped(verdict) => Report::new(
+            *verdict,
+            format!("Stopped by a signal; the step under way on `{host}` may be done in part."),
+        )
+        .with_hint(AGAIN),
+    }
+}
+
+fn failed(applied: &Applied, steps: &[Step], host: &str) -> Report {
+    let Some(seen) = applied
+        .steps
+        .iter()
+        .find(|seen| seen.state == State::Failed)
+    else {
+        return Report::new(
+            Verdict::Unknown,
+            format!("A step failed on `{host}` and did not say which."),
+        );
+    };
+    // A server of another kind is nothing that a second try mends.
+    let verdict = if seen.name == "system" {
+        Verdict::Refused
+    } else {
+        Verdict::Pause
+    };
+    let step = steps.iter().find(|step| step.name == seen.name);
+    let mut report = Report::new(
+        verdict,
+        format!("Step `{}` failed on `{host}`: {}", seen.name, seen.text),
+    );
+    report.reason = Some(format!("step-{}", seen.name));
+    report.findings.push(Finding {
+        level: Level::Error,
+        text: format!(
+            "step `{}` ({}): {}",
+            seen.name,
+            step.map_or("", |step| step.reason),
+            seen.text
+        ),
+    });
+    if verdict == Verdict::Pause {
+        report.hints.push(AGAIN.to_owned());
+    }
+    report
+}

@@ -1,0 +1,182 @@
+//! `region-host`, its account and state, and the units that bring them up at a boot.
+
+use super::{DEPLOY_KEY, ENV, Host, REGION_HOST, command, text};
+use crate::script::quoted;
+use crate::step::{Action, Content, File, Step};
+
+/// Where `region-host` lies on a server: the deploy key's forced command names it.
+const HELPER: &str = "/usr/local/bin/region-host";
+/// Ports of the two slots, on loopback.
+const SLOT_PORTS: [u16; 2] = [3001, 3002];
+
+pub(super) fn steps(host: &Host) -> Vec<Step> {
+    let Host { app, account, .. } = host;
+    let root = format!("/var/lib/regionwise/{app}");
+    let proxy = format!("regionwise-{app}-proxy.service");
+    let reconcile = format!("regionwise-{app}-reconcile.service");
+    vec![
+        Step {
+            name: "region-host",
+            reason: "controllers speak to it, and to nothing else on this server",
+            action: Action::File(File {
+                path: HELPER.to_owned(),
+                mode: 0o755,
+                owner: "root:root",
+                content: Content::Staged {
+                    name: REGION_HOST,
+                    sha256: host.region_host_sha256.clone(),
+                },
+            }),
+            guard: None,
+        },
+        command(
+            "region-host-runs",
+            "a binary for another machine or a newer libc is found out now, not at the first deploy",
+            format!("{HELPER} --version"),
+            format!(
+                "echo 'this region-host does not run here: build it for this architecture and a libc that is not newer'; {HELPER} --version"
+            ),
+            &[],
+        ),
+        install(host, &root),
+        text(
+            "proxy-unit",
+            "port 80 must answer after a boot, as the account that owns the state",
+            format!("/etc/systemd/system/{proxy}"),
+            0o644,
+            proxy_unit(app, account, &root),
+        ),
+        text(
+            "reconcile-unit",
+            "the release that served must serve again after a boot",
+            format!("/etc/systemd/system/{reconcile}"),
+            0o644,
+            reconcile_unit(app, account, &root, &proxy),
+        ),
+        command(
+            "proxy",
+            "requests are answered from now on",
+            format!("systemctl -q is-active {proxy} && systemctl -q is-enabled {proxy}"),
+            format!(
+                "systemctl daemon-reload && systemctl --quiet enable {proxy} && systemctl restart {proxy}"
+            ),
+            &["proxy-unit"],
+        ),
+        command(
+            "proxy-config",
+            "a running HAProxy reads its configuration only when it is told, and drops no request then",
+            "true",
+            format!("systemctl reload {proxy}"),
+            &["install"],
+        ),
+        command(
+            "reconcile",
+            "what a crash left is settled now and at every boot",
+            format!("systemctl -q is-active {reconcile} && systemctl -q is-enabled {reconcile}"),
+            format!(
+                "systemctl daemon-reload && systemctl --quiet enable {reconcile} && systemctl restart {reconcile}"
+            ),
+            &["reconcile-unit"],
+        ),
+        text(
+            "log-rotation",
+            "a release that prints much must not fill the disk",
+            format!("/etc/logrotate.d/regionwise-{app}"),
+            0o644,
+            log_rotation(account, &root),
+        ),
+    ]
+}
+
+fn install(host: &Host, root: &str) -> Step {
+    let Host {
+        app,
+        account,
+        health_path,
+        ..
+    } = host;
+    let any = if host.address.is_ipv4() {
+        "0.0.0.0"
+    } else {
+        "[::]"
+    };
+    let [blue, green] = SLOT_PORTS;
+    let install = format!(
+        "{HELPER} install --user {account} --root {root} --app {app} --listen '{any}:{port}' \\\n  \
+         --slot-port {blue} --slot-port {green} --health-path {path} --helper {HELPER} \\\n  \
+         --authorized-key \"$staged/{DEPLOY_KEY}\" --env-file \"$staged/{ENV}\"",
+        port = host.system.http_port,
+        path = quoted(health_path),
+    );
+    command(
+        "install",
+        "account, deploy key, state directory and haproxy.cfg",
+        format!("{install} --dry-run > \"$work/install\" && ! grep '^would ' \"$work/install\""),
+        install,
+        &["region-host"],
+    )
+}
+
+fn proxy_unit(app: &str, account: &str, root: &str) -> String {
+    format!(
+        "[Unit]
+Description=HAProxy of {app}
+After=network-online.target
+Wants=network-online.target
+
+[Service]
+Type=notify
+User={account}
+AmbientCapabilities=CAP_NET_BIND_SERVICE
+ExecStart=/usr/sbin/haproxy -Ws -f {root}/haproxy.cfg
+ExecReload=/usr/sbin/haproxy -c -q -f {root}/haproxy.cfg
+ExecReload=/bin/kill -USR2 $MAINPID
+KillMode=mixed
+Restart=always
+
+[Install]
+WantedBy=multi-user.target
+"
+    )
+}
+
+/// A release is a child of the `region-host` that started it, and would end with its unit.
+fn reconcile_unit(app: &str, account: &str, root: &str, proxy: &str) -> String {
+    format!(
+        "[Unit]
+Description=Bring traffic, proxy and release of {app} together
+After={proxy}
+Wants={proxy}
+
+[Service]
+Type=oneshot
+User={account}
+ExecStart={HELPER} reconcile --root {root}
+# A release is its child, and must outlive it.
+KillMode=process
+RemainAfterExit=yes
+
+[Install]
+WantedBy=multi-user.target
+"
+    )
+}
+
+/// The names must not be those of `region-host`, which keeps the log of the process before as `.1`.
+fn log_rotation(account: &str, root: &str) -> String {
+    format!(
+        "{root}/log/*.log {{
+  su {account} {account}
+  daily
+  maxsize 100M
+  rotate 7
+  dateext
+  dateformat -%Y%m%d-%s
+  compress
+  copytruncate
+  missingok
+  notifempty
+}}
+"
+    )
+}

@@ -1,0 +1,293 @@
+//! Packages, updates, clock, disk alarm, firewall, sshd.
+
+use super::{System, command, text};
+use crate::step::{Action, Step};
+
+const SYSTEM_CHECK: &str = r#"
+[ "$(id -u)" = 0 ] || { echo 'this needs root'; return 1; }
+[ -d /run/systemd/system ] || { echo 'systemd does not run here'; return 1; }
+# shellcheck source=/dev/null
+. /etc/os-release
+case $ID-$VERSION_ID in
+  debian-12 | debian-13 | ubuntu-24.04) ;;
+  *) echo "this is $ID ${VERSION_ID:-}: only Debian 12, Debian 13 and Ubuntu 24.04 are supported"; return 1 ;;
+esac
+"#;
+
+const UNATTENDED: &str = r#"// Written by provision-region: security updates by themselves, everything else by a person.
+#clear Unattended-Upgrade::Allowed-Origins;
+#clear Unattended-Upgrade::Origins-Pattern;
+Unattended-Upgrade::Origins-Pattern {
+  "origin=Debian,codename=${distro_codename},label=Debian-Security";
+  "origin=Debian,codename=${distro_codename}-security,label=Debian-Security";
+  "origin=Ubuntu,archive=${distro_codename}-security";
+};
+// Their packages restart what serves. Upgrade these by hand, one host after another.
+Unattended-Upgrade::Package-Blacklist {
+  "containerd";
+  "docker";
+  "haproxy$";
+  "pgbouncer$";
+  "postgresql";
+  "redis";
+  "runc$";
+};
+Unattended-Upgrade::Automatic-Reboot "false";
+APT::Periodic::Update-Package-Lists "1";
+APT::Periodic::Unattended-Upgrade "1";
+"#;
+
+const NEEDRESTART: &str = r"# Written by provision-region: a library update must not restart what serves.
+$nrconf{override_rc}->{qr(^(containerd|docker|haproxy|pgbouncer|postgresql|redis|regionwise-))} = 0;
+";
+
+const DISK_ALARM: &str = r#"#!/bin/sh
+# Written by provision-region: says in the journal, as a warning, which file system is nearly full.
+df -P -x tmpfs -x devtmpfs -x squashfs -x overlay -x efivarfs | awk 'NR > 1 {
+  used = $5; sub("%", "", used)
+  if (used > 85) printf "<4>only %d %% of %s is free; at 10 %% a deploy is refused\n", 100 - used, $6
+}'
+"#;
+
+const DISK_SERVICE: &str = "[Unit]
+Description=Warn when a file system has less than 15 % free
+
+[Service]
+Type=oneshot
+ExecStart=/usr/local/lib/regionwise/disk-alarm
+SyslogIdentifier=regionwise-disk-alarm
+";
+
+const DISK_TIMER: &str = "[Unit]
+Description=Look at the free space every ten minutes
+
+[Timer]
+OnBootSec=2min
+OnUnitActiveSec=10min
+
+[Install]
+WantedBy=timers.target
+";
+
+const FIREWALL_UNIT: &str = "[Unit]
+Description=Packet filter of a region host
+Documentation=file:/etc/regionwise/firewall.nft
+DefaultDependencies=no
+Wants=network-pre.target
+Before=network-pre.target shutdown.target
+Conflicts=shutdown.target
+# Its `flush ruleset` would take our table away, too.
+After=local-fs.target nftables.service
+PartOf=nftables.service
+
+[Service]
+Type=oneshot
+RemainAfterExit=yes
+ExecStart=/usr/sbin/nft -f /etc/regionwise/firewall.nft
+ExecReload=/usr/sbin/nft -f /etc/regionwise/firewall.nft
+ExecStop=/usr/sbin/nft delete table inet regionwise
+
+[Install]
+WantedBy=sysinit.target
+";
+
+const FIREWALL_CHECK: &str = r#"
+[ -x /usr/sbin/nft ] && nft list chain inet regionwise input && systemctl -q is-active regionwise-firewall \
+  && { [ "$armed" = yes ] || systemctl -q is-enabled regionwise-firewall; }
+"#;
+
+const FIREWALL_UNDO: &str = r"systemctl daemon-reload
+systemctl reset-failed regionwise-firewall.service
+nft delete table inet regionwise
+if [ -e /etc/regionwise/firewall.nft ]; then nft -f /etc/regionwise/firewall.nft; else systemctl stop regionwise-firewall.service; fi";
+
+const SSHD: &str =
+    "# Written by provision-region. The first value counts, so this file is read before all others.
+PasswordAuthentication no
+KbdInteractiveAuthentication no
+PermitEmptyPasswords no
+PermitRootLogin prohibit-password
+X11Forwarding no
+";
+
+/// What sshd itself makes of all its files.
+const SSHD_CHECK: &str = r#"
+mkdir -p /run/sshd && sshd -t && sshd -T > "$work/sshd" || return 1
+for line in 'passwordauthentication no' 'kbdinteractiveauthentication no'; do
+  grep -qx "$line" "$work/sshd" || { echo "sshd does not take '$line': its files in sshd_config.d must come first"; return 1; }
+done
+"#;
+
+/// Steps that lock nobody out.
+pub(super) fn plain() -> Vec<Step> {
+    vec![
+        command(
+            "system",
+            "only these systems were tried",
+            SYSTEM_CHECK,
+            // Nothing makes it so; it says why it is not.
+            SYSTEM_CHECK,
+            &[],
+        ),
+        Step {
+            name: "packages",
+            reason: "HAProxy switches the slots, the others keep the server safe without anybody",
+            action: Action::Packages(vec![
+                "haproxy",
+                "nftables",
+                "unattended-upgrades",
+                "logrotate",
+                "ca-certificates",
+                "systemd-timesyncd|chrony|ntpsec",
+            ]),
+            guard: None,
+        },
+        command(
+            "haproxy-service-off",
+            "the host has an HAProxy of its own, and two would want port 80",
+            "! systemctl -q is-active haproxy.service && ! systemctl -q is-enabled haproxy.service",
+            "if dpkg -V haproxy | grep -q /etc/haproxy/haproxy.cfg; then\n  \
+             echo 'haproxy.service has a configuration of yours here: move it away, or choose another server'\n  return 1\nfi\n\
+             systemctl --quiet disable --now haproxy.service",
+            &["packages"],
+        ),
+        command(
+            "time-sync",
+            "locks and certificates compare clocks",
+            "[ \"$(timedatectl show -p NTP --value)\" = yes ]",
+            "timedatectl set-ntp true",
+            &[],
+        ),
+        text(
+            "security-updates",
+            "security updates come by themselves, and restart neither the database nor containers",
+            "/etc/apt/apt.conf.d/52regionwise",
+            0o644,
+            UNATTENDED,
+        ),
+        text(
+            "no-surprise-restarts",
+            "where needrestart is installed it would restart what serves",
+            "/etc/needrestart/conf.d/regionwise.conf",
+            0o644,
+            NEEDRESTART,
+        ),
+        command(
+            "update-timers",
+            "the two timers look for updates every day",
+            "systemctl -q is-enabled apt-daily.timer && systemctl -q is-enabled apt-daily-upgrade.timer",
+            "systemctl --quiet enable --now apt-daily.timer apt-daily-upgrade.timer",
+            &[],
+        ),
+        text(
+            "disk-alarm",
+            "a full disk stops a deploy, and says so too late",
+            "/usr/local/lib/regionwise/disk-alarm",
+            0o755,
+            DISK_ALARM,
+        ),
+        text(
+            "disk-alarm-unit",
+            "systemd runs it",
+            "/etc/systemd/system/regionwise-disk-alarm.service",
+            0o644,
+            DISK_SERVICE,
+        ),
+        text(
+            "disk-alarm-timer",
+            "every ten minutes",
+            "/etc/systemd/system/regionwise-disk-alarm.timer",
+            0o644,
+            DISK_TIMER,
+        ),
+        command(
+            "disk-alarm-on",
+            "a timer that is not enabled rings never",
+            "systemctl -q is-enabled regionwise-disk-alarm.timer && systemctl -q is-active regionwise-disk-alarm.timer",
+            "systemctl daemon-reload && systemctl --quiet enable --now regionwise-disk-alarm.timer",
+            &["disk-alarm-unit", "disk-alarm-timer"],
+        ),
+    ]
+}
+
+/// Steps that could.
+pub(super) fn guarded(system: &System) -> Vec<Step> {
+    vec![
+        text(
+            "firewall-rules",
+            "what listens by accident is not reached from outside",
+            "/etc/regionwise/firewall.nft",
+            0o644,
+            firewall(system),
+        )
+        .guarded("", ""),
+        text(
+            "firewall-unit",
+            "the rules must be there before the network is",
+            "/etc/systemd/system/regionwise-firewall.service",
+            0o644,
+            FIREWALL_UNIT,
+        )
+        .guarded("", ""),
+        command(
+            "firewall",
+            "the rules apply now, and again at every boot",
+            FIREWALL_CHECK,
+            "systemctl daemon-reload && systemctl reload-or-restart regionwise-firewall.service",
+            &["firewall-rules", "firewall-unit"],
+        )
+        .guarded(
+            FIREWALL_UNDO,
+            "systemctl --quiet enable regionwise-firewall.service",
+        ),
+        text(
+            "sshd-config",
+            "passwords are guessed, keys are not",
+            "/etc/ssh/sshd_config.d/00-regionwise.conf",
+            0o644,
+            SSHD,
+        )
+        .guarded("", ""),
+        command(
+            "sshd",
+            "sshd has read its configuration, and accepts it",
+            SSHD_CHECK,
+            "sshd -t && systemctl try-reload-or-restart ssh.service",
+            &["sshd-config"],
+        )
+        .guarded("systemctl try-reload-or-restart ssh.service", ""),
+    ]
+}
+
+/// A table of our own: those of Docker and others stay as they are.
+fn firewall(system: &System) -> String {
+    let mut ports = vec![system.ssh_port, system.http_port, 80, 443];
+    ports.sort_unstable();
+    ports.dedup();
+    let ports: Vec<String> = ports.iter().map(u16::to_string).collect();
+    format!(
+        "# Written by provision-region.
+# Replaces this table in one step, whether or not it was there.
+add table inet regionwise
+delete table inet regionwise
+table inet regionwise {{
+  chain input {{
+    type filter hook input priority filter; policy drop;
+    ct state established,related accept
+    ct state invalid drop
+    iif lo accept
+    meta l4proto {{ icmp, ipv6-icmp }} accept
+    # The answer of a DHCP server may come from an address that nobody asked.
+    udp dport {{ 68, 546 }} accept
+    tcp dport {{ {} }} accept
+  }}
+  chain forward {{
+    type filter hook forward priority filter; policy accept;
+    # The cloud's metadata holds the user data; a container has no business there.
+    ip daddr 169.254.169.254 drop
+  }}
+}}
+",
+        ports.join(", ")
+    )
+}

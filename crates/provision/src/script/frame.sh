@@ -1,0 +1,265 @@
+#!/bin/sh
+# shellcheck disable=SC2329  # the functions of a step are called by its number
+#
+# Made by provision-region. Brings this server to the steps at the end, or says which of them would change something.
+#
+#   script apply|check [DIRECTORY OF STAGED FILES]
+#   script confirm       keep what a guarded step changed, after a fresh login worked
+#
+# Every step prints one line: step, a state (ok, changed, would, failed), its name, and what there is to say, with tabs.
+# The last line is `end`: done, armed (confirm it within GUARD_SECONDS s, or it is undone), failed, locked or pending.
+set -u
+umask 022
+export LC_ALL=C DEBIAN_FRONTEND=noninteractive NEEDRESTART_SUSPEND=1
+PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin
+mode=${1:-}
+staged=${2:-}
+guard=GUARD_DIRECTORY
+boot_unit=regionwise-revert-at-boot.service
+changed=' '
+armed=no
+
+end() {
+  printf 'end\t%s\n' "$1"
+  [ "$1" = 'done' ] || [ "$1" = armed ] || exit 1
+  exit 0
+}
+
+say() {
+  printf 'step\t%s\t%s\t%s\n' "$1" "$2" "${3:-}"
+}
+
+case $mode in
+  confirm)
+    [ -d "$guard" ] || exit 0
+    exec sh "$guard/confirm"
+    ;;
+  apply | check) ;;
+  *)
+    echo 'usage: script apply|check [DIRECTORY], script confirm' >&2
+    exit 2
+    ;;
+esac
+
+work=$(mktemp -d /run/regionwise-steps.XXXXXX) || exit 1
+trap 'rm -rf "$work"' EXIT
+trap 'exit 1' HUP INT PIPE TERM
+exec 9> /run/regionwise-steps.lock
+flock -n 9 || end locked
+if [ -d "$guard" ]; then
+  # Without its timer nobody undoes it any more: the run that made it was killed in between.
+  for unit in regionwise-revert.timer regionwise-revert.service; do
+    ! systemctl -q is-active $unit 2> /dev/null || end pending
+  done
+  [ "$mode" = apply ] || end pending
+  [ ! -e "$guard/revert" ] || sh "$guard/revert" > "$work/out" 2>&1
+  rm -rf "$guard"
+fi
+
+fail() {
+  # One line, whatever a command printed.
+  say failed "$1" "$(tail -n 8 "$work/out" | tr -s '\n\t' '  ' | cut -c 1-800)"
+  # A server that is half changed behind a new firewall is nobody's wish.
+  if [ "$armed" = yes ]; then
+    systemctl --quiet stop regionwise-revert.timer
+    sh "$guard/revert" > "$work/out" 2>&1
+  fi
+  end failed
+}
+
+# Whether to go on: in check mode a step is only named.
+wanted() {
+  changed="$changed$1 "
+  if [ "$mode" = check ]; then
+    say would "$1"
+    return 1
+  fi
+}
+
+did() {
+  say changed "$1"
+}
+
+# Only one of undoing and keeping may happen, whatever the timing.
+decide() {
+  echo "mkdir $guard/decided || exit 1"
+  echo "systemctl --quiet disable $boot_unit"
+  echo "rm -f /etc/systemd/system/$boot_unit"
+}
+
+# Before the first guarded change: what is needed to undo it without anybody's help.
+arm() {
+  [ "$armed" = no ] || return 0
+  rm -f /run/regionwise-reverted
+  mkdir -m 700 "$guard" "$guard/files" || return 1
+  guarded_files | while read -r path; do
+    if [ -e "$path" ]; then
+      cp -p --parents "$path" "$guard/files" || exit 1
+    fi
+  done || return 1
+  {
+    decide
+    guarded_files | while read -r path; do
+      if [ -e "$path" ]; then
+        echo "cp -p '$guard/files$path' '$path'"
+      else
+        echo "rm -f '$path'"
+      fi
+    done
+    guarded_undo
+    echo 'touch /run/regionwise-reverted'
+    echo "rm -rf $guard"
+  } > "$guard/revert"
+  {
+    decide
+    echo 'systemctl --quiet stop regionwise-revert.timer'
+    guarded_keep
+    echo "rm -rf $guard"
+  } > "$guard/confirm"
+  # A reboot takes the timer away, and must not make the change last.
+  cat > "/etc/systemd/system/$boot_unit" << END && systemctl --quiet enable "$boot_unit" || return 1
+[Unit]
+Description=Undo a change of firewall or sshd that nobody has confirmed
+DefaultDependencies=no
+After=local-fs.target
+Before=regionwise-firewall.service ssh.service ssh.socket
+
+[Service]
+Type=oneshot
+ExecStart=/bin/sh $guard/revert
+
+[Install]
+WantedBy=sysinit.target
+END
+  # The lock is not for what lives longer than this script.
+  systemd-run --quiet --collect --unit=regionwise-revert --timer-property=AccuracySec=1s \
+    --on-active=GUARD_SECONDS sh "$guard/revert" 9>&- || return 1
+  armed=yes
+}
+
+# before NAME GUARDED: the way back comes first.
+before() {
+  [ "$2" = guarded ] || return 0
+  if ! arm > "$work/out" 2>&1; then
+    [ ! -e "$guard/revert" ] || sh "$guard/revert" >> "$work/out" 2>&1
+    rm -rf "$guard"
+    fail "$1"
+  fi
+}
+
+installed() {
+  [ "$(dpkg-query -W -f '${db:Status-Status}' "$1" 2> /dev/null)" = installed ]
+}
+
+# The package to install for `a|b`, or nothing when one of them is there.
+lacking() {
+  for package in $(echo "$1" | tr '|' ' '); do
+    ! installed "$package" || return 0
+  done
+  echo "${1%%|*}"
+}
+
+# A server that has just booted may be at its own `apt-get update`, for whose lock apt does not wait.
+refresh() {
+  for _ in 1 2 3 4 5 6; do
+    apt-get -qq -o DPkg::Lock::Timeout=300 update && return 0
+    sleep 10
+  done
+  return 1
+}
+
+# packages NAME PACKAGE..
+packages() {
+  name=$1
+  shift
+  missing=
+  for one in "$@"; do
+    missing="$missing $(lacking "$one")"
+  done
+  # shellcheck disable=SC2086  # a list of package names
+  set -- $missing
+  if [ $# = 0 ]; then
+    say ok "$name"
+    return
+  fi
+  wanted "$name" || return 0
+  {
+    refresh && apt-get -qq -y -o DPkg::Lock::Timeout=300 -o Dpkg::Options::=--force-confold \
+      --no-install-recommends install "$@" 9>&-
+  } > "$work/out" 2>&1 || fail "$name"
+  did "$name"
+}
+
+same() {
+  [ ! -L "$2" ] && cmp -s "$1" "$2" && owned "$2" "$3" "$4"
+}
+
+owned() {
+  [ "$(stat -c '%a %U:%G' "$1")" = "$2 $3" ]
+}
+
+put() {
+  mkdir -p "$(dirname "$2")" && cp "$1" "$2.regionwise-new" && chown "$4" "$2.regionwise-new" \
+    && chmod "$3" "$2.regionwise-new" && mv -f "$2.regionwise-new" "$2"
+}
+
+# file NAME PATH MODE OWNER plain|guarded, with the content on stdin
+file() {
+  cat > "$work/new"
+  if same "$work/new" "$2" "$3" "$4"; then
+    say ok "$1"
+    return
+  fi
+  wanted "$1" || return 0
+  before "$1" "$5"
+  put "$work/new" "$2" "$3" "$4" > "$work/out" 2>&1 || fail "$1"
+  did "$1"
+}
+
+has_sum() {
+  [ "$(sha256sum < "$1" | cut -d ' ' -f 1)" = "$2" ]
+}
+
+# staged NAME PATH MODE OWNER FILE SHA256
+staged() {
+  if [ -f "$2" ] && [ ! -L "$2" ] && has_sum "$2" "$6" && owned "$2" "$3" "$4"; then
+    say ok "$1"
+    return
+  fi
+  wanted "$1" || return 0
+  # When only mode or owner differ, it need not come again.
+  source=$staged/$5
+  [ -f "$source" ] || source=$2
+  {
+    has_sum "$source" "$6" || { echo "$source is not what was sent"; false; }
+  } > "$work/out" 2>&1 || fail "$1"
+  put "$source" "$2" "$3" "$4" > "$work/out" 2>&1 || fail "$1"
+  did "$1"
+}
+
+# command_step NAME NUMBER plain|guarded [STEP..]: its functions are check_NUMBER and apply_NUMBER
+command_step() {
+  name=$1
+  number=$2
+  guarded=$3
+  shift 3
+  stale=no
+  for earlier in "$@"; do
+    case $changed in
+      *" $earlier "*) stale=yes ;;
+    esac
+  done
+  if [ $stale = no ] && "check_$number" > "$work/out" 2>&1; then
+    say ok "$name"
+    return
+  fi
+  wanted "$name" || return 0
+  before "$name" "$guarded"
+  "apply_$number" > "$work/out" 2>&1 9>&- || fail "$name"
+  if ! "check_$number" > "$work/again" 2>&1; then
+    { echo 'it was done, and is still not so:'; cat "$work/out" "$work/again"; } > "$work/both"
+    mv "$work/both" "$work/out"
+    fail "$name"
+  fi
+  did "$name"
+}
