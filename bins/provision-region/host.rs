@@ -58,17 +58,25 @@ pub(crate) async fn run(
 ) -> Result<Report, Failure> {
     let topology = common.topology()?;
     let (region, host) = find(&topology, args)?;
+    if host.tls {
+        return Err(Failure::invalid(format!(
+            "host `{}` has `tls = true`, and the HAProxy of a region host speaks plain HTTP",
+            host.name
+        ))
+        .with_hint(
+            "let TLS end in front of it: `http_port = 80` and `tls = false` for this host",
+        ));
+    }
     let known_hosts = context.expand(&topology.ssh.known_hosts, common.directory());
     let uploads = uploads(common, args, &topology, context).await?;
     let steps = recipe::steps(&recipe_of(&topology, host, &uploads));
 
-    let pinned = pin::check(
-        &known_hosts,
-        args.server,
-        host.ssh_port,
-        args.host_key.as_deref(),
-    )
-    .await?;
+    let names = pin::Names {
+        login: args.server,
+        deploys: host.address,
+        port: host.ssh_port,
+    };
+    let pinned = pin::check(&known_hosts, &names, args.host_key.as_deref()).await?;
     let login = RootLogin {
         address: args.server,
         port: host.ssh_port,

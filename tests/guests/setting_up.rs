@@ -67,7 +67,7 @@ impl<'a> Desk<'a> {
         for release in ["v1", "v2"] {
             desk.write(
                 &format!("{release}.toml"),
-                &format!("name = \"{release}\"\nartifact = \"shop-api\"\n"),
+                &format!("name = \"{release}\"\nartifact = \"shop-api\"\n[env]\nREVISION = \"{release}\"\n"),
             );
         }
         desk

@@ -50,13 +50,20 @@ impl Pinned {
     }
 }
 
+/// How the server is called: root may reach it by another address than deploys do.
+pub(super) struct Names {
+    pub(super) login: IpAddr,
+    pub(super) deploys: IpAddr,
+    pub(super) port: u16,
+}
+
 /// Finds the key to insist on, or refuses.
 pub(super) async fn check(
     known_hosts: &Path,
-    address: IpAddr,
-    port: u16,
+    names: &Names,
     given: Option<&str>,
 ) -> Result<Pinned, Failure> {
+    let (address, port) = (names.login, names.port);
     let known_hosts = std::path::absolute(known_hosts).unwrap_or_else(|_| known_hosts.to_owned());
     let cannot = || "cannot look for the server's host key".to_owned();
     let pinned = host_key::pinned(&known_hosts, address, port)
@@ -87,22 +94,23 @@ pub(super) async fn check(
                 )
                 .with_hint("nothing was changed, the same command may be run again")
             })?;
-            trusted(shown, given, &known_hosts, address)
+            trusted(&shown, given, &known_hosts, names)
         }
     }
 }
 
 fn trusted(
-    shown: HostKey,
+    shown: &HostKey,
     given: Option<&str>,
     known_hosts: &Path,
-    address: IpAddr,
+    names: &Names,
 ) -> Result<Pinned, Failure> {
-    let HostKey { line, fingerprint } = shown;
+    let (address, fingerprint) = (names.login, &shown.fingerprint);
     match given {
         Some(given) if given == fingerprint => {
             let cannot = || "cannot write a temporary file".to_owned();
             let mut file = NamedTempFile::new().invalid(cannot)?;
+            let line = shown.line(&[names.login, names.deploys], names.port);
             writeln!(file, "{line}").invalid(cannot)?;
             Ok(Pinned::Given { line, file })
         }

@@ -11,14 +11,26 @@ use tokio::process::Command;
 /// An ed25519 host key.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct HostKey {
-    /// As a line of known_hosts, without its end.
-    pub line: String,
+    /// The key itself, in base64.
+    key: String,
     /// `SHA256:...`, as `ssh-keygen -l` prints it.
     pub fingerprint: String,
 }
 
+impl HostKey {
+    /// The line of known_hosts, without its end, that pins the key for these addresses of one server.
+    pub fn line(&self, addresses: &[IpAddr], port: u16) -> String {
+        let mut names: Vec<String> = addresses
+            .iter()
+            .map(|address| name(*address, port))
+            .collect();
+        names.dedup();
+        format!("{} ssh-ed25519 {}", names.join(","), self.key)
+    }
+}
+
 /// How known_hosts names a server.
-pub fn name(address: IpAddr, port: u16) -> String {
+fn name(address: IpAddr, port: u16) -> String {
     if port == 22 {
         address.to_string()
     } else {
@@ -78,9 +90,9 @@ pub async fn shown(address: IpAddr, port: u16) -> io::Result<Option<HostKey>> {
     let Some((_, key)) = key else {
         return Ok(None);
     };
-    let line = format!("{} ssh-ed25519 {}", name(address, port), key.trim());
-    let fingerprint = fingerprint(&line).await?;
-    Ok(Some(HostKey { line, fingerprint }))
+    let key = key.trim().to_owned();
+    let fingerprint = fingerprint(&format!("ssh-ed25519 {key}")).await?;
+    Ok(Some(HostKey { key, fingerprint }))
 }
 
 async fn fingerprint(line: &str) -> io::Result<String> {
@@ -152,13 +164,33 @@ mod tests {
         std::fs::write(&known_hosts, format!("# ours\n{line}\n")).unwrap();
         let wanted = fingerprint(&line).await.unwrap();
         assert!(wanted.starts_with("SHA256:"), "{wanted}");
-        assert_eq!(pinned(&known_hosts, address, 2222).await.unwrap(), [wanted]);
+        assert_eq!(
+            pinned(&known_hosts, address, 2222).await.unwrap(),
+            [wanted.clone()]
+        );
         for (address, port) in [(address, 22), (IpAddr::from([203, 0, 113, 8]), 2222)] {
             assert_eq!(
                 pinned(&known_hosts, address, port).await.unwrap(),
                 Vec::<String>::new()
             );
         }
+        // Root reaches it by one address, deploys by another.
+        let key = HostKey {
+            key: public.split_whitespace().nth(1).unwrap().to_owned(),
+            fingerprint: wanted.clone(),
+        };
+        let both = [address, IpAddr::from([10, 0, 0, 7])];
+        std::fs::write(&known_hosts, key.line(&both, 22)).unwrap();
+        for address in both {
+            assert_eq!(
+                pinned(&known_hosts, address, 22).await.unwrap(),
+                [wanted.clone()]
+            );
+        }
+        assert!(
+            key.line(&[address; 2], 22)
+                .starts_with("203.0.113.7 ssh-ed25519 ")
+        );
     }
 
     #[tokio::test]

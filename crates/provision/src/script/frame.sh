@@ -94,7 +94,7 @@ arm() {
   mkdir -m 700 "$guard" "$guard/files" || return 1
   guarded_files | while read -r path; do
     if [ -e "$path" ]; then
-      cp -p --parents "$path" "$guard/files" || exit 1
+      mkdir -p "$guard/files$(dirname "$path")" && cp -p "$path" "$guard/files$path" || exit 1
     fi
   done || return 1
   {
