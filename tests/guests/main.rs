@@ -1,7 +1,15 @@
 //! Real Debian guests: what needs systemd, packages, a firewall or a reboot. As root, minutes: `scripts/test --guests`.
+//! `script` needs neither.
+
+#![expect(
+    clippy::unwrap_used,
+    clippy::print_stdout,
+    reason = "a test ends where it cannot go on, and says why it was skipped and how long it took"
+)]
 
 mod boot;
 mod first_boot;
 mod host;
+mod script;
 mod setting_up;
 mod world;

@@ -166,7 +166,7 @@ mod tests {
         assert!(wanted.starts_with("SHA256:"), "{wanted}");
         assert_eq!(
             pinned(&known_hosts, address, 2222).await.unwrap(),
-            [wanted.clone()]
+            std::slice::from_ref(&wanted)
         );
         for (address, port) in [(address, 22), (IpAddr::from([203, 0, 113, 8]), 2222)] {
             assert_eq!(
@@ -184,7 +184,7 @@ mod tests {
         for address in both {
             assert_eq!(
                 pinned(&known_hosts, address, 22).await.unwrap(),
-                [wanted.clone()]
+                std::slice::from_ref(&wanted)
             );
         }
         assert!(

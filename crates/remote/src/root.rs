@@ -16,6 +16,8 @@ use crate::ssh::{OpenError, collect, pinned};
 
 /// ssh's own exit status, when there was no connection or it broke.
 const SSH_FAILED: i32 = 255;
+/// A directory that only root reads, and that ends with the command however it ends.
+const STAGE: &str = "umask 077; d=$(mktemp -d /run/regionwise-staged.XXXXXX) && trap 'rm -rf \"$d\"' EXIT && trap 'exit 1' HUP INT PIPE TERM";
 /// No line of a script is longer.
 const LINE_LIMIT: u64 = 16 * 1024;
 
@@ -89,12 +91,10 @@ impl RootLogin {
         limit: Duration,
         line: &mut (dyn FnMut(&str) + Send),
     ) -> Result<i32, RootError> {
-        let mut script = "umask 077; d=$(mktemp -d /run/regionwise-staged.XXXXXX) && trap 'rm -rf \"$d\"' EXIT && trap 'exit 1' HUP INT PIPE TERM".to_owned();
-        for part in parts {
-            // Reads exactly its own bytes, and leaves the rest in the pipe.
-            script += &format!(" && head -c {} > \"$d/{}\"", part.bytes.len(), part.name);
-        }
-        script += &format!(" && {command}");
+        // Reads exactly its own bytes, and leaves the rest in the pipe.
+        let take = |part: &Part| format!(" && head -c {} > \"$d/{}\"", part.bytes.len(), part.name);
+        let taken: String = parts.iter().map(take).collect();
+        let script = format!("{STAGE}{taken} && {command}");
         let stdin: Vec<u8> = parts
             .iter()
             .flat_map(|part| part.bytes.iter().copied())
