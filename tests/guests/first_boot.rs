@@ -11,6 +11,10 @@ use regionwise_rollout::Verdict;
 use crate::setting_up::Desk;
 use crate::world;
 
+/// No change waits to be confirmed, and nothing would undo one later.
+const NOTHING_ARMED: &str = "[ ! -e /var/lib/regionwise-guard ] && ! systemctl -q is-active regionwise-revert.timer \
+  && [ ! -e /etc/systemd/system/regionwise-revert-at-boot.service ]";
+
 #[test]
 #[ignore = "guests: scripts/test runs them as root"]
 fn user_data_sets_a_server_up_at_its_first_boot_and_a_change_that_lets_nobody_in_is_undone() {
@@ -40,9 +44,7 @@ fn user_data_sets_a_server_up_at_its_first_boot_and_a_change_that_lets_nobody_in
     let before = guest
         .ssh("nft list table inet regionwise && systemctl is-enabled regionwise-firewall")
         .unwrap();
-    guest
-        .ssh("[ ! -e /var/lib/regionwise-guard ] && ! systemctl -q is-active regionwise-revert.timer")
-        .unwrap();
+    guest.ssh(NOTHING_ARMED).unwrap();
 
     // The rest needs region-host and secrets. What user data did is done.
     let known_host = fs::read_to_string(&guest.known_hosts).unwrap();
@@ -95,7 +97,27 @@ fn user_data_sets_a_server_up_at_its_first_boot_and_a_change_that_lets_nobody_in
     );
     guest.ssh("nft list table ip somebody").unwrap();
 
+    an_sshd_that_does_not_take_its_settings_ends_the_run_and_nothing_stays_armed(&desk);
     a_reboot_before_the_confirmation_undoes_the_change_too(&desk);
+}
+
+fn an_sshd_that_does_not_take_its_settings_ends_the_run_and_nothing_stays_armed(desk: &Desk<'_>) {
+    let guest = desk.guest();
+    guest
+        .ssh("cp -p /etc/ssh/sshd_config /root/kept && sed -i '/^Include/d' /etc/ssh/sshd_config")
+        .unwrap();
+    let failed = desk.provision(&[], Verdict::Pause);
+    assert_eq!(failed.said["reason"], "step-sshd");
+    for words in [
+        "sshd does not take 'passwordauthentication no'",
+        "were put back as they were",
+    ] {
+        assert!(failed.text().contains(words), "{}", failed.text());
+    }
+    guest.ssh(NOTHING_ARMED).unwrap();
+    guest.ssh("mv /root/kept /etc/ssh/sshd_config").unwrap();
+    let mended = desk.provision(&[], Verdict::Proceed);
+    assert!(mended.steps("changed").is_empty(), "{}", mended.text());
 }
 
 /// The controller and the server both die in the worst minute.
@@ -117,5 +139,5 @@ fn a_reboot_before_the_confirmation_undoes_the_change_too(desk: &Desk<'_>) {
         "{sent}"
     );
     assert_eq!(guest.ssh(rules).unwrap(), before);
-    guest.ssh("[ ! -e /var/lib/regionwise-guard ] && [ ! -e /etc/systemd/system/regionwise-revert-at-boot.service ]").unwrap();
+    guest.ssh(NOTHING_ARMED).unwrap();
 }

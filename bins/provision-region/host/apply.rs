@@ -13,6 +13,8 @@ use tokio::time::{Instant, sleep};
 const SCRIPT_LIMIT: Duration = Duration::from_secs(30 * 60);
 /// For a command that answers at once.
 const SHORT: Duration = Duration::from_secs(20);
+/// How long a fresh login is tried; well within the guard's time.
+const CONFIRM: Duration = Duration::from_secs(15);
 /// What a server needs to go back after its minute is over.
 const REVERT: Duration = Duration::from_secs(30);
 /// Between two looks whether it has.
@@ -113,10 +115,15 @@ pub(super) async fn apply(
 async fn confirm(login: &RootLogin, say: &(dyn Fn(&str) + Sync)) -> Ending {
     say("a fresh login confirms firewall and sshd");
     let keep = format!("sh {GUARD_DIRECTORY}/confirm");
-    let why = match login.run(&keep, &[], SHORT, &mut |_| {}).await {
-        Ok(0) => return Ending::Done,
-        Ok(code) => format!("the confirmation ended with status {code}"),
-        Err(error) => error.to_string(),
+    let give_up = Instant::now() + CONFIRM;
+    let why = loop {
+        match login.run(&keep, &[], SHORT, &mut |_| {}).await {
+            Ok(0) => return Ending::Done,
+            Ok(code) => break format!("the confirmation ended with status {code}"),
+            // Nothing was run there, and a lost packet is no lock-out.
+            Err(RootError::Open(_)) if Instant::now() < give_up => sleep(POLL).await,
+            Err(error) => break error.to_string(),
+        }
     };
     say(&format!(
         "{why}; the server goes back by itself within {GUARD_SECONDS} s"

@@ -163,3 +163,93 @@ fn failed(applied: &Applied, steps: &[Step], host: &str) -> Report {
     }
     report
 }
+
+#[cfg(test)]
+mod tests {
+    use regionwise_provision::host::{System, system_steps};
+    use regionwise_topology::Topology;
+
+    use super::*;
+
+    fn report(ending: Ending, seen: &[(&str, State)], dry_run: bool) -> Report {
+        let text = include_str!("../../../examples/one-server.toml");
+        let topology = Topology::parse("regions.toml", text).unwrap();
+        let region = &topology.regions[0];
+        let steps = seen.iter().map(|(name, state)| Seen {
+            name: (*name).to_owned(),
+            state: *state,
+            text: "as it said".to_owned(),
+        });
+        let applied = Applied {
+            steps: steps.collect(),
+            ending,
+        };
+        let known = system_steps(&System {
+            ssh_port: 22,
+            http_port: 80,
+        });
+        of(&applied, &known, region, &region.hosts[0], dry_run)
+    }
+
+    #[test]
+    fn every_ending_has_its_verdict() {
+        let why = || "no route".to_owned();
+        for (ending, verdict) in [
+            (Ending::Done, Verdict::Proceed),
+            (Ending::Locked, Verdict::Locked),
+            (Ending::Pending, Verdict::Locked),
+            (Ending::Reverted(why()), Verdict::RolledBack),
+            (Ending::Unconfirmed(why()), Verdict::Unknown),
+            (Ending::Lost(why()), Verdict::Unknown),
+            (Ending::Stopped(Verdict::Terminated), Verdict::Terminated),
+            // It names no step, so nobody knows what is true.
+            (Ending::Failed, Verdict::Unknown),
+        ] {
+            assert_eq!(report(ending, &[], false).verdict, verdict);
+        }
+    }
+
+    #[test]
+    fn a_failed_step_says_what_and_why_and_only_a_foreign_system_is_refused() {
+        let failed = report(Ending::Failed, &[("packages", State::Failed)], false);
+        assert_eq!(failed.verdict, Verdict::Pause);
+        assert_eq!(failed.reason.as_deref(), Some("step-packages"));
+        assert!(failed.summary.ends_with("as it said"), "{}", failed.summary);
+        assert!(
+            failed.findings[0]
+                .text
+                .contains("HAProxy switches the slots"),
+            "{}",
+            failed.findings[0].text
+        );
+        let refused = report(Ending::Failed, &[("system", State::Failed)], false);
+        assert_eq!(refused.verdict, Verdict::Refused);
+    }
+
+    #[test]
+    fn changed_is_what_changed_and_a_dry_run_claims_nothing() {
+        let seen = [("system", State::Ok), ("packages", State::Changed)];
+        let made = report(Ending::Done, &seen, false);
+        assert_eq!(made.result["changed"], true);
+        assert!(
+            made.hints
+                .iter()
+                .any(|hint| hint.starts_with("deploy-region --region home"))
+        );
+        assert_eq!(
+            report(Ending::Done, &seen[..1], false).result["changed"],
+            false
+        );
+        let dry = report(Ending::Done, &[("packages", State::Would)], true);
+        assert_eq!(
+            (&dry.result["changed"], &dry.result["would_change"]),
+            (&false.into(), &1.into())
+        );
+        assert!(
+            dry.summary.ends_with("nothing was changed."),
+            "{}",
+            dry.summary
+        );
+        assert!(dry.hints.is_empty());
+    }
+}

@@ -118,6 +118,11 @@ for line in 'passwordauthentication no' 'kbdinteractiveauthentication no'; do
 done
 "#;
 
+/// A restart, here and when it is applied: sessions outlive it, and it ends when sshd listens. A reload does not, and a second
+/// one before sshd has settled kills it. Early in a boot sshd starts after this by itself.
+const SSHD_UNDO: &str =
+    "if systemctl -q is-active sysinit.target; then systemctl restart ssh.service; fi";
+
 /// Steps that lock nobody out.
 pub(super) fn plain() -> Vec<Step> {
     vec![
@@ -252,10 +257,10 @@ pub(super) fn guarded(system: &System) -> Vec<Step> {
             "sshd",
             "sshd has read its configuration, and accepts it",
             SSHD_CHECK,
-            "sshd -t && systemctl try-reload-or-restart ssh.service",
+            "sshd -t && systemctl try-restart ssh.service",
             &["sshd-config"],
         )
-        .guarded("systemctl try-reload-or-restart ssh.service", ""),
+        .guarded(SSHD_UNDO, ""),
     ]
 }
 

@@ -56,14 +56,24 @@ if [ -d "$guard" ]; then
   rm -rf "$guard"
 fi
 
+# One line of whatever a command printed.
+short() {
+  tail -n 8 "$work/out" | tr -s '\n\t' '  ' | cut -c 1-800
+}
+
 fail() {
-  # One line, whatever a command printed.
-  say failed "$1" "$(tail -n 8 "$work/out" | tr -s '\n\t' '  ' | cut -c 1-800)"
+  text=$(short)
   # A server that is half changed behind a new firewall is nobody's wish.
   if [ "$armed" = yes ]; then
     systemctl --quiet stop regionwise-revert.timer
     sh "$guard/revert" > "$work/out" 2>&1
+    if [ -e /run/regionwise-reverted ]; then
+      text="$text; firewall and sshd were put back as they were"
+    else
+      text="$text; putting firewall and sshd back did not work: $(short)"
+    fi
   fi
+  say failed "$1" "$text"
   end failed
 }
 
