@@ -4,7 +4,7 @@
 //! take their time, and has bad days on request. [`Hetzner::hold_after`] stops answering at a chosen request, so that a
 //! test can kill the client there.
 //!
-//! Left out: certificates, DNS zones, floating IPs, ISOs, snapshots, rescue systems, metrics (501).
+//! Left out: making certificates, DNS zones, floating IPs, ISOs, snapshots, rescue systems, metrics (501).
 
 mod account;
 mod actions;

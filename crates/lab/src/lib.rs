@@ -6,8 +6,8 @@
 //! - [`launch`] starts and ends a lab from outside, [`control`] talks to a running one.
 //! - [`Lab`] is all of that for a test.
 //!
-//! [`guests`] are real Debian machines, for what needs a system of its own.
 //! [`github`] and [`hetzner`] answer as those APIs do, and as they do on a bad day.
+//! [`guests`] are real Debian machines, for what needs a system of its own.
 //! [`fill`] makes users and orders. [`load`] and [`timeline`] put requests on a product and show what became of them.
 
 pub mod account;

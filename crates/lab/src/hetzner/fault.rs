@@ -37,6 +37,8 @@ pub enum Kind {
     ActionFails(&'static str),
     /// The first action that the request starts never ends.
     ActionNeverEnds,
+    /// Somebody else's request of the same content was carried out a moment before.
+    TwinBefore,
     /// The answer lacks this key wherever it would stand.
     Missing(&'static str),
     /// The answer has this value wherever the key holds a text.

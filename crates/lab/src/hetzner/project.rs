@@ -5,6 +5,7 @@ use std::net::Ipv4Addr;
 
 use serde_json::{Value, json};
 
+use super::CREATED;
 use super::account::{Account, Shape, load_balancer_types};
 use super::actions::{Action, Fate};
 use super::catalogue::Catalogue;
@@ -36,6 +37,8 @@ pub struct Project {
     pub primary_ips: Vec<Resource<PrimaryIp>>,
     pub placement_groups: Vec<Resource<PlacementGroup>>,
     pub ssh_keys: Vec<Resource<SshKey>>,
+    /// Names of certificates that somebody made in the console; they are only listed.
+    pub certificates: Vec<&'static str>,
     pub(super) actions: Vec<Action>,
     pub(super) fate: Option<Fate>,
     next: u64,
@@ -63,6 +66,7 @@ impl Project {
             primary_ips: Vec::new(),
             placement_groups: Vec::new(),
             ssh_keys: Vec::new(),
+            certificates: Vec::new(),
             actions: Vec::new(),
             fate: None,
             next: 1001,
@@ -137,6 +141,12 @@ impl Project {
                 });
                 let images = wanted.map(|image| image.shown(self.account.shape));
                 fixed("image", images.collect(), rest, query)
+            }
+            ("GET", ["certificates", rest @ ..]) => {
+                let shown = self.certificates.iter().zip(301_u64..).map(|(name, id)| {
+                    json!({ "id": id, "name": name, "type": "managed", "labels": {}, "created": CREATED })
+                });
+                fixed("certificate", shown.collect(), rest, query)
             }
             ("GET", ["pricing"]) => Ok(Answer::ok(
                 json!({ "pricing": self.account.pricing(&self.catalogue) }),

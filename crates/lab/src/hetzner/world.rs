@@ -229,6 +229,10 @@ impl World {
             _ => None,
         };
         let Seen { method, body, .. } = &asked.seen;
+        if let Some(Kind::TwinBefore) = kind {
+            self.project
+                .answer(method, &asked.parts(), &asked.query, body)?;
+        }
         let answer = self
             .project
             .answer(method, &asked.parts(), &asked.query, body)?;
