@@ -8,14 +8,14 @@ use cargo_metadata::{DependencyKind, Metadata, MetadataCommand, Package};
 const LAYERS: &[&[&str]] = &[
     &["regionwise"],
     &["cli"],
-    &["controller", "mover"],
-    &["postgres", "remote", "host", "github", "lab"],
-    &["protocol"],
-    &["rollout", "relocation", "topology", "provision"],
+    &["controller", "mover", "provisioner"],
+    &["postgres", "remote", "host", "github", "hetzner", "lab"],
+    &["protocol", "provision"],
+    &["rollout", "relocation", "topology"],
 ];
 
 /// Crates that decide: no I/O may be within their reach.
-const PURE: &[&str] = &["rollout", "relocation", "topology", "provision", "protocol"];
+const PURE: &[&str] = &["rollout", "relocation", "topology", "protocol", "provision"];
 
 const FORBIDDEN_IN_PURE: &[&str] = &[
     "tokio",

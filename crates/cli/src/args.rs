@@ -64,6 +64,16 @@ impl Common {
             .map_err(|problems| Failure::invalid(problems.to_string().trim_end().to_owned()))
     }
 
+    /// As [`Common::topology`], for what makes the servers: hosts may be without an address.
+    ///
+    /// # Errors
+    /// `invalid` with every problem that the file has.
+    pub fn unprovisioned(&self) -> Result<Topology, Failure> {
+        let text = self.read_config()?;
+        Topology::parse_unprovisioned(&self.config.display().to_string(), &text)
+            .map_err(|problems| Failure::invalid(problems.to_string().trim_end().to_owned()))
+    }
+
     fn read_config(&self) -> Result<Vec<u8>, Failure> {
         let path = self.config.display();
         let file = fs::File::open(&self.config)

@@ -472,9 +472,11 @@ mod tests {
             name: "home".to_owned(),
             location: "fsn1".to_owned(),
             traffic: 1.0,
+            fallback_locations: Vec::new(),
             cluster: "main".to_owned(),
             url: Url::parse("https://shop.example").unwrap(),
             hosts: vec![host],
+            unaddressed: Vec::new(),
         };
         let ask = async |region: &Region| {
             let probe = Probe::of_host(region, &region.hosts[0], LIMIT).unwrap();

@@ -87,8 +87,10 @@ pub(crate) struct File {
     /// How a release moves.
     #[serde(default)]
     pub(crate) rollout: RolloutFile,
-    /// The most that the servers may cost in a month. Checked for form only: no binary acts on it yet.
+    /// The most that the servers may cost in a month, net: `provision-region` orders nothing beyond it.
     pub(crate) budget: Option<BudgetFile>,
+    /// Which servers `provision-region` orders at Hetzner. Left out, they are there already.
+    pub(crate) provision: Option<ProvisionFile>,
     /// Which users' rows `migrate-eu-users` moves, and where to.
     pub(crate) migration: Option<MigrationFile>,
     /// What GitHub knows of the regions.
@@ -128,6 +130,9 @@ pub(crate) struct RegionFile {
     /// Share of all users. The regions need not add up to 1. Rollouts go from the least to the most.
     #[schemars(range(min = 0.0, max = 1.0))]
     pub(crate) traffic: f64,
+    /// Other locations of the same network zone for `provision-region`, in this order, when `location` has no server left.
+    #[serde(default)]
+    pub(crate) fallback_locations: Vec<Location>,
     /// The cluster that owns the rows this region serves.
     pub(crate) cluster: Name,
     /// Where the users of this region arrive.
@@ -140,8 +145,9 @@ pub(crate) struct RegionFile {
 #[derive(Debug, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct HostFile {
-    /// Address of the server, as the controller reaches it.
-    pub(crate) address: Address,
+    /// Address of the server, as the controller reaches it. `provision-region` writes it where it is left out; nothing else
+    /// works before.
+    pub(crate) address: Option<Address>,
     /// Port of its sshd.
     #[serde(default = "default_ssh_port")]
     #[schemars(range(min = 1, max = 65535))]
@@ -185,6 +191,9 @@ pub(crate) struct NodeFile {
     pub(crate) location: Location,
     /// Its connection string, by reference.
     pub(crate) dsn: SecretReference,
+    /// The region with which `provision-region` makes its server. Left out, it is the region of that location, or else the
+    /// only one in its network zone.
+    pub(crate) region: Option<Name>,
 }
 
 #[derive(Debug, Deserialize, Serialize, JsonSchema)]
@@ -199,6 +208,9 @@ pub(crate) struct ResidencyFile {
     /// What these users get when all the locations are out. Checked for form only: no binary acts on it yet.
     #[serde(default = "default_outage")]
     pub(crate) outage: Outage,
+    /// The token of a Hetzner project of its own for the servers that hold these rows, by reference. Left out, they are in
+    /// the project of `provision.token`.
+    pub(crate) token: Option<SecretReference>,
 }
 
 fn default_outage() -> Outage {
@@ -325,6 +337,72 @@ pub(crate) struct BudgetFile {
     #[schemars(range(min = 1.0, max = 1_000_000_000.0))]
     pub(crate) amount: f64,
     pub(crate) currency: Currency,
+}
+
+#[derive(Debug, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct ProvisionFile {
+    /// The API token of the Hetzner project, with the right to write, by reference.
+    #[serde(default = "default_token")]
+    pub(crate) token: SecretReference,
+    /// The image of new servers.
+    #[serde(default = "default_image")]
+    pub(crate) image: Word,
+    /// Files with the public keys that open root's account, relative to the directory of `regions.toml`. The key of `[ssh]`
+    /// should not be among them: it may deploy, and nothing else.
+    #[schemars(length(min = 1))]
+    pub(crate) root_keys: Vec<FilePath>,
+    /// From where the servers may be reached by ssh.
+    #[schemars(length(min = 1))]
+    pub(crate) ssh_from: Vec<Range>,
+    /// The servers of `regions.NAME.hosts`.
+    pub(crate) api: ServersFile,
+    /// A server with a volume for every node of `clusters`. Left out, none is ordered.
+    pub(crate) database: Option<DatabaseFile>,
+    /// One Redis server for each region. Left out, none is ordered.
+    pub(crate) redis: Option<ServersFile>,
+    /// One load balancer for each region. Left out, none is ordered.
+    pub(crate) load_balancer: Option<BalancerFile>,
+}
+
+fn default_token() -> SecretReference {
+    SecretReference("env:HCLOUD_TOKEN".to_owned())
+}
+
+fn default_image() -> Word {
+    Word("debian-12".to_owned())
+}
+
+#[derive(Debug, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+#[schemars(title = "a table with `types`, a list of Hetzner's types")]
+pub(crate) struct ServersFile {
+    /// Hetzner's types that will do, the best first. One that a location does not sell, or has not left, is passed over.
+    #[schemars(length(min = 1))]
+    pub(crate) types: Vec<Word>,
+}
+
+#[derive(Debug, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+#[schemars(title = "a table with `types`, a list of Hetzner's types")]
+pub(crate) struct BalancerFile {
+    /// As for `api`.
+    #[schemars(length(min = 1))]
+    pub(crate) types: Vec<Word>,
+    /// Name of the certificate, in the Hetzner project, with which it ends TLS. Needed where a region's `url` is `https`.
+    pub(crate) certificate: Option<Word>,
+}
+
+#[derive(Debug, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+#[schemars(title = "a table with `types` and `volume_gb`")]
+pub(crate) struct DatabaseFile {
+    /// As for `api`.
+    #[schemars(length(min = 1))]
+    pub(crate) types: Vec<Word>,
+    /// Size of the volume that holds the data, in GB.
+    #[schemars(range(min = 10, max = 10240))]
+    pub(crate) volume_gb: u32,
 }
 
 #[derive(Debug, Deserialize, Serialize, JsonSchema)]
@@ -472,6 +550,16 @@ text!(
     Location,
     "a location in lower case, for example `ash`, `fsn1`, `hel1`, `hil`, `nbg1` or `sin`",
     "pattern": "^[a-z][a-z0-9-]{1,30}$"
+);
+text!(
+    Word,
+    "a name as Hetzner writes it, for example `cpx42` or `debian-12`",
+    "pattern": "^[a-z][a-z0-9.-]{1,62}$"
+);
+text!(
+    Range,
+    "a range of addresses, for example `198.51.100.7/32` or `2001:db8::/48`",
+    "pattern": "^[0-9a-fA-F.:]+/[0-9]{1,3}$"
 );
 text!(
     Account,

@@ -8,6 +8,7 @@ use std::fmt;
 use std::net::IpAddr;
 use std::time::Duration;
 
+use ipnet::IpNet;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use url::Url;
@@ -25,6 +26,8 @@ pub struct Topology {
     pub health: HealthRule,
     pub rollout: RolloutRule,
     pub budget: Option<Budget>,
+    /// `None` when the servers are not ours to order.
+    pub provision: Option<Provision>,
     pub migration: Option<Migration>,
     pub github: Github,
 }
@@ -72,12 +75,17 @@ pub struct Region {
     pub location: String,
     /// Share of all users, 0.0 to 1.0. The regions need not add up to 1.
     pub traffic: f64,
+    /// Where else in its network zone `provision-region` may order its servers, the best first.
+    pub fallback_locations: Vec<String>,
     /// Name of the cluster that owns the rows this region serves.
     pub cluster: String,
     /// Where users of this region arrive.
     pub url: Url,
-    /// Never empty.
+    /// Empty only when none has an address yet.
     pub hosts: Vec<Host>,
+    /// Hosts whose address is not known, because their server is still to be made. Only
+    /// [`Topology::parse_unprovisioned`] leaves any.
+    pub unaddressed: Vec<Unaddressed>,
 }
 
 /// One server that runs API slots behind its own HAProxy.
@@ -89,6 +97,14 @@ pub struct Host {
     /// Port of the host's own HAProxy.
     pub http_port: u16,
     /// Whether that HAProxy speaks TLS, or something in front of it.
+    pub tls: bool,
+}
+
+/// A host without an address.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Unaddressed {
+    pub name: String,
+    /// Whether its HAProxy will speak TLS.
     pub tls: bool,
 }
 
@@ -111,6 +127,8 @@ pub struct Node {
     pub name: String,
     pub location: String,
     pub dsn: Secret,
+    /// The region that its server is made with, where the file says so.
+    pub region: Option<String>,
 }
 
 /// Where rows of a kind may be.
@@ -122,6 +140,8 @@ pub struct Residency {
     /// Locations that may hold a copy.
     pub locations: Vec<String>,
     pub outage: Outage,
+    /// Of the Hetzner project that holds these rows only; `None` where they share [`Provision::token`]'s.
+    pub token: Option<Secret>,
 }
 
 /// What users of a residency get when all its locations are out.
@@ -203,6 +223,41 @@ pub struct Budget {
     pub amount: f64,
     /// `USD` or `EUR`.
     pub currency: String,
+}
+
+/// Which servers `provision-region` orders at Hetzner.
+#[derive(Clone, Debug)]
+pub struct Provision {
+    pub token: Secret,
+    /// Hetzner's name of the image of new servers.
+    pub image: String,
+    /// Files with the public keys that open root's account, relative to the directory of `regions.toml`. Never empty.
+    pub root_keys: Vec<String>,
+    /// From where the servers may be reached by ssh. Never empty.
+    pub ssh_from: Vec<IpNet>,
+    /// Hetzner's types for the hosts, the best first. Never empty, as are the other lists of types.
+    pub api: Vec<String>,
+    pub database: Option<DatabaseServers>,
+    /// Types of the one Redis server of a region.
+    pub redis: Option<Vec<String>>,
+    /// The one load balancer of a region.
+    pub load_balancer: Option<BalancerServers>,
+}
+
+/// The load balancer of a region.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BalancerServers {
+    pub types: Vec<String>,
+    /// Hetzner's name of the certificate that ends TLS.
+    pub certificate: Option<String>,
+}
+
+/// The servers of the nodes of all clusters.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DatabaseServers {
+    pub types: Vec<String>,
+    /// Of the volume that holds the data, 10 to 10240.
+    pub volume_gb: u32,
 }
 
 /// What GitHub knows of the regions.

@@ -7,20 +7,32 @@ use url::Url;
 
 use crate::file::{
     BudgetFile, ClusterFile, Currency, DurationText, File, GithubFile, HealthFile, HostFile,
-    Identifier, LagFile, MigrationFile, Name, NodeFile, OwnerFile, RegionFile, ResidencyFile,
-    RolesFile, RolloutFile, SidesFile, TableFile, TableText,
+    Identifier, LagFile, MigrationFile, Name, NodeFile, OwnerFile, ProvisionFile, RegionFile,
+    ResidencyFile, RolesFile, RolloutFile, SidesFile, TableFile, TableText, Word,
 };
 use crate::model::{
-    Budget, Cluster, Github, HealthRule, Host, LagRule, Migration, Node, OwnerRule, Product,
-    Region, Residency, Roles, RolloutRule, Sides, Ssh, TableRule, Topology,
+    BalancerServers, Budget, Cluster, DatabaseServers, Github, HealthRule, Host, LagRule,
+    Migration, Node, OwnerRule, Product, Provision, Region, Residency, Roles, RolloutRule, Sides,
+    Ssh, TableRule, Topology, Unaddressed,
 };
 use crate::problem::{Finding, Key};
 use crate::rules::values::{self, Limits};
-use crate::rules::{self, github, migration};
+use crate::rules::{self, github, migration, provision};
 
-pub(crate) fn resolve(file: &File) -> Result<Topology, Vec<Finding>> {
+/// Whether every host must have an address.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Addresses {
+    Required,
+    /// Their servers may be still to be made.
+    Pending,
+}
+
+pub(crate) fn resolve(file: &File, addresses: Addresses) -> Result<Topology, Vec<Finding>> {
     let mut found = Found::default();
     let topology = topology(file, &mut found);
+    if addresses == Addresses::Required {
+        found.all(provision::hosts_without_address(file));
+    }
     match topology {
         Some(topology) if found.0.is_empty() => Ok(topology),
         _ => Err(found.0),
@@ -59,6 +71,10 @@ fn topology(file: &File, found: &mut Found) -> Option<Topology> {
         None => Some(None),
         Some(section) => migration(section, file, found).map(Some),
     };
+    let provision = match &file.provision {
+        None => Some(None),
+        Some(section) => provision_section(section, found).map(Some),
+    };
     let github = github_section(&file.github, file, found);
     let rollout = rollout?;
     Some(Topology {
@@ -73,6 +89,7 @@ fn topology(file: &File, found: &mut Found) -> Option<Topology> {
         health: health?,
         rollout,
         budget: file.budget.as_ref().map(budget),
+        provision: provision?,
         migration: migration?,
         github,
     })
@@ -123,10 +140,18 @@ fn region(
     ));
     found.all(rules::cluster_unknown(key, region, file));
     found.all(rules::region_outside_residency(key, region, file));
+    found.all(provision::fallbacks_outside_residency(key, region, file));
+    for (at, location) in region.fallback_locations.iter().enumerate() {
+        let key = key.name("fallback_locations").index(at);
+        found.all(values::not_a_location(&key, location));
+    }
     let url = found.read(values::origin(&key.name("url"), &region.url));
-    let hosts: Vec<Option<Host>> = region
+    let (addressed, unaddressed): (Vec<_>, Vec<_>) = region
         .hosts
         .iter()
+        .partition(|(_, host)| host.address.is_some());
+    let hosts: Vec<Option<Host>> = addressed
+        .into_iter()
         .map(|(name, host)| {
             let key = key.name("hosts").name(&name.0);
             let host = self::host(&key, name, host, url.as_ref(), found)?;
@@ -134,13 +159,30 @@ fn region(
             Some(host)
         })
         .collect();
+    for (name, _) in &unaddressed {
+        found.all(values::key_not_a_name(
+            &key.name("hosts").name(&name.0),
+            name,
+        ));
+    }
+    let https = url.as_ref().is_some_and(|url| url.scheme() == "https");
+    let unaddressed = unaddressed.into_iter().map(|(name, host)| Unaddressed {
+        name: name.0.clone(),
+        tls: host.tls.unwrap_or(https),
+    });
     Some(Region {
         name: name.0.clone(),
         location: region.location.0.clone(),
         traffic: region.traffic,
+        fallback_locations: region
+            .fallback_locations
+            .iter()
+            .map(|location| location.0.clone())
+            .collect(),
         cluster: region.cluster.0.clone(),
         url: url?,
         hosts: hosts.into_iter().collect::<Option<_>>()?,
+        unaddressed: unaddressed.collect(),
     })
 }
 
@@ -152,7 +194,8 @@ fn host(
     found: &mut Found,
 ) -> Option<Host> {
     found.all(values::key_not_a_name(key, name));
-    let address = found.read(values::address(&key.name("address"), &host.address));
+    let text = host.address.as_ref()?;
+    let address = found.read(values::address(&key.name("address"), text));
     let region = region?;
     let region_tls = region.scheme() == "https";
     let tls = host.tls.unwrap_or(region_tls);
@@ -182,6 +225,7 @@ fn clusters(file: &File, found: &mut Found) -> Option<BTreeMap<String, Cluster>>
         .collect();
     found.all(rules::nodes_with_one_name(file));
     found.all(rules::nodes_with_one_dsn(file));
+    found.all(provision::region_of_a_node_unknown(file));
     clusters.into_iter().collect()
 }
 
@@ -226,6 +270,7 @@ fn node(key: &Key, node: &NodeFile, found: &mut Found) -> Option<Node> {
         name: node.name.0.clone(),
         location: node.location.0.clone(),
         dsn: dsn?,
+        region: node.region.as_ref().map(|region| region.0.clone()),
     })
 }
 
@@ -258,8 +303,13 @@ fn residency(key: &Key, name: &Name, residency: &ResidencyFile, found: &mut Foun
             location,
         ));
     }
+    let token = residency
+        .token
+        .as_ref()
+        .and_then(|token| found.read(values::secret(&key.name("token"), token)));
     Residency {
         name: name.0.clone(),
+        token,
         countries: residency
             .countries
             .iter()
@@ -393,6 +443,61 @@ fn budget(budget: &BudgetFile) -> Budget {
         amount: budget.amount,
         currency: currency.to_owned(),
     }
+}
+
+fn provision_section(section: &ProvisionFile, found: &mut Found) -> Option<Provision> {
+    let key = Key::default().name("provision");
+    let token = found.read(values::secret(&key.name("token"), &section.token));
+    found.all(values::not_a_word(&key.name("image"), &section.image));
+    let ssh_from: Vec<Option<_>> = section
+        .ssh_from
+        .iter()
+        .enumerate()
+        .map(|(at, range)| found.read(provision::range(&key.name("ssh_from").index(at), range)))
+        .collect();
+    for (at, path) in section.root_keys.iter().enumerate() {
+        found.all(values::not_a_path(&key.name("root_keys").index(at), path));
+    }
+    let certificate = section
+        .load_balancer
+        .as_ref()
+        .and_then(|balancer| balancer.certificate.as_ref());
+    found.all(
+        certificate.and_then(|name| {
+            values::not_a_word(&key.name("load_balancer").name("certificate"), name)
+        }),
+    );
+    let mut types = |role: &str, types: &[Word]| -> Vec<String> {
+        let key = key.name(role).name("types");
+        found.all(provision::not_types(&key, types));
+        types.iter().map(|word| word.0.clone()).collect()
+    };
+    Some(Provision {
+        api: types("api", &section.api.types),
+        database: section.database.as_ref().map(|database| DatabaseServers {
+            types: types("database", &database.types),
+            volume_gb: database.volume_gb,
+        }),
+        redis: section
+            .redis
+            .as_ref()
+            .map(|redis| types("redis", &redis.types)),
+        load_balancer: section
+            .load_balancer
+            .as_ref()
+            .map(|balancer| BalancerServers {
+                types: types("load_balancer", &balancer.types),
+                certificate: balancer.certificate.as_ref().map(|name| name.0.clone()),
+            }),
+        token: token?,
+        image: section.image.0.clone(),
+        root_keys: section
+            .root_keys
+            .iter()
+            .map(|path| path.0.clone())
+            .collect(),
+        ssh_from: ssh_from.into_iter().collect::<Option<_>>()?,
+    })
 }
 
 fn github_section(section: &GithubFile, file: &File, found: &mut Found) -> Github {

@@ -3,6 +3,7 @@
 
 pub(crate) mod github;
 pub(crate) mod migration;
+pub(crate) mod provision;
 pub(crate) mod values;
 
 use std::collections::BTreeMap;

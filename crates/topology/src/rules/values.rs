@@ -7,7 +7,7 @@ use url::Url;
 
 use crate::file::{
     Account, Address, Country, DurationText, EnvironmentPrefix, FilePath, Identifier, Location,
-    Name, Origin, SecretReference, TableText, UrlPath,
+    Name, Origin, SecretReference, TableText, UrlPath, Word,
 };
 use crate::model::Secret;
 use crate::problem::{Finding, Key, quoted};
@@ -67,6 +67,14 @@ pub(crate) fn not_an_environment_prefix(key: &Key, prefix: &EnvironmentPrefix) -
     let fits = |c: char| c.is_ascii_alphanumeric() || "._/-".contains(c);
     (prefix.0.len() > 100 || !prefix.0.chars().all(fits))
         .then(|| Finding::new(key, quoted(&prefix.0), EnvironmentPrefix::ACCEPTED))
+}
+
+pub(crate) fn not_a_word(key: &Key, word: &Word) -> Option<Finding> {
+    let rest = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || ".-".contains(c);
+    let fits = (2..=63).contains(&word.0.len())
+        && word.0.starts_with(|c: char| c.is_ascii_lowercase())
+        && word.0.chars().all(rest);
+    (!fits).then(|| Finding::new(key, quoted(&word.0), Word::ACCEPTED))
 }
 
 pub(crate) fn not_a_table(key: &Key, table: &TableText) -> Option<Finding> {

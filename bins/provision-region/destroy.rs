@@ -1,0 +1,157 @@
+//! `--destroy`: the region's servers go; only what carries our label, and no volume unless told so twice.
+
+use regionwise_cli::{Common, Context, Failure, Report, Table};
+use regionwise_provision::Resource;
+use regionwise_provisioner::{Doomed, Gone, Project, Why, destroy, doomed};
+use regionwise_rollout::Verdict;
+
+use crate::look::{World, unseen};
+use crate::region::RegionArgs;
+use crate::texts;
+
+pub(crate) async fn run(
+    common: &Common,
+    args: &RegionArgs,
+    context: &Context,
+) -> Result<Report, Failure> {
+    let world = World::load(common, context).await?;
+    let region = world.region(args.name())?;
+    let say = |line: &str| context.progress.say(format!("{}: {line}", region.name));
+    let hetzners = world.connections(&args.api, &say)?;
+    let looking = async {
+        let mut projects = Vec::new();
+        for hetzner in hetzners {
+            let inventory = hetzner.inventory().await.map_err(|error| unseen(&error))?;
+            let doomed = doomed(&region.name, &inventory);
+            let project = Project {
+                hetzner,
+                wanted: Vec::new(),
+                inventory,
+                certificate: None,
+            };
+            projects.push((project, doomed));
+        }
+        Ok::<_, Failure>(projects)
+    };
+    let mut projects = tokio::select! {
+        seen = looking => seen?,
+        verdict = context.signals.received() => return Ok(Report::new(verdict, "Stopped by a signal; nothing was changed.")),
+    };
+    let all: Vec<&Doomed> = projects.iter().map(|(_, doomed)| doomed).collect();
+    let goes = names(&all, args.with_volumes);
+    let stays: Vec<String> = match args.with_volumes {
+        true => Vec::new(),
+        false => all
+            .iter()
+            .flat_map(|doomed| &doomed.volumes)
+            .map(label)
+            .collect(),
+    };
+    let report = |verdict, summary: String| {
+        let mut report = Report::new(verdict, summary).in_region(&region.name);
+        report.tables.push(table(&goes, &stays));
+        report
+    };
+    if goes.is_empty() {
+        let text = format!("Nothing of {} is there; nothing was changed.", region.name);
+        return Ok(report(Verdict::Proceed, text));
+    }
+    if args.dry_run {
+        let text = format!("Dry run: {} would go. Nothing was changed.", goes.len());
+        return Ok(report(Verdict::Proceed, text).because("dry-run"));
+    }
+    if args.confirm.as_deref() != Some(&region.name) {
+        let text = format!("{} would go; nothing was changed.", goes.len());
+        return Ok(report(Verdict::Refused, text)
+            .because("unconfirmed")
+            .with_hint(format!("add --confirm {}", region.name)));
+    }
+    if args.with_volumes && args.confirm_data.as_deref() != Some(&region.name) {
+        return Ok(report(
+            Verdict::Refused,
+            "The data would go; nothing was changed.".to_owned(),
+        )
+        .because("unconfirmed")
+        .with_hint(format!("add --confirm-data {}", region.name)));
+    }
+    let protected: Vec<String> = projects
+        .iter()
+        .flat_map(|(_, doomed)| doomed.all(args.with_volumes))
+        .filter(|resource| resource.protected)
+        .map(label)
+        .collect();
+    if !protected.is_empty() {
+        let text = format!(
+            "Protected against deletion: {}; nothing was changed.",
+            protected.join(", ")
+        );
+        return Ok(report(Verdict::Refused, text)
+            .because(Why::Protected.word())
+            .with_hint(texts::next(Why::Protected)));
+    }
+    let stop = || context.signals.now().is_some();
+    let mut gone = Gone::default();
+    for (project, _) in &mut projects {
+        let ended = destroy(
+            project,
+            &region.name,
+            args.with_volumes,
+            &stop,
+            &say,
+            &mut gone,
+        )
+        .await;
+        if let Err(stopped) = ended {
+            let verdict = match stopped.why {
+                Why::Signal => context.signals.now().unwrap_or(Verdict::Unknown),
+                Why::Unreachable if gone.sent == 0 => Verdict::Unreachable,
+                Why::Lost | Why::Unreachable => Verdict::Unknown,
+                _ => Verdict::Pause,
+            };
+            let text = format!(
+                "{stopped}. Until then {} of {} went.",
+                gone.gone.len(),
+                goes.len()
+            );
+            return Ok(report(verdict, text)
+                .because(stopped.why.word())
+                .with_hint(texts::next(stopped.why))
+                .with_hint("then run it again: what is gone already is no error"));
+        }
+    }
+    let mut report = report(
+        Verdict::Proceed,
+        format!("{} of {} are gone.", gone.gone.len(), region.name),
+    );
+    if !stays.is_empty() {
+        report.hints.push(format!(
+            "{} stay, and cost: to delete them and their data, add --with-volumes --confirm-data {}",
+            stays.join(", "),
+            region.name
+        ));
+    }
+    texts::changed(&mut report, true);
+    Ok(report)
+}
+
+fn names(all: &[&Doomed], with_volumes: bool) -> Vec<String> {
+    all.iter()
+        .flat_map(|doomed| doomed.all(with_volumes))
+        .map(label)
+        .collect()
+}
+
+fn label(resource: &Resource) -> String {
+    format!("{} `{}`", resource.kind().word(), resource.name)
+}
+
+fn table(goes: &[String], stays: &[String]) -> Table {
+    let row = |name: &String, word: &str| vec![name.clone(), word.to_owned()];
+    let goes = goes.iter().map(|name| row(name, "goes"));
+    Table {
+        header: vec!["resource", "what"],
+        rows: goes
+            .chain(stays.iter().map(|name| row(name, "stays")))
+            .collect(),
+    }
+}

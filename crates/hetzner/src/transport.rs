@@ -1,0 +1,263 @@
+//! One request to its end: waits for limits and locks, repeats what only reads, and sends a write once.
+
+use std::cell::Cell;
+use std::fmt::Write;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use regionwise_provision::{Reaction, reaction};
+use reqwest::{Method, StatusCode};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use serde_json::Value;
+use tokio::time::sleep;
+use url::Url;
+
+use crate::error::{Error, Kind};
+
+const FIRST_PAUSE: Duration = Duration::from_millis(500);
+const LONGEST_PAUSE: Duration = Duration::from_secs(20);
+/// The bucket fills by one request a second: with so few left, we come no faster.
+const LOW: u64 = 5;
+const CONNECT_WITHIN: Duration = Duration::from_secs(5);
+/// Creating a server answers after its action has begun, which takes seconds on a busy day.
+const ANSWER_WITHIN: Duration = Duration::from_secs(30);
+
+/// The connection to one project.
+pub(crate) struct Transport<'a> {
+    http: reqwest::Client,
+    base: Url,
+    token: &'a str,
+    /// What is left of the caller's patience with limits, locks and trouble.
+    patience: Cell<Duration>,
+    sent: Cell<u32>,
+    /// Requests that the limit still allows, as the last answer said.
+    remaining: Cell<Option<u64>>,
+    say: &'a dyn Fn(&str),
+}
+
+/// An answer that says no.
+struct Refusal {
+    reaction: Reaction,
+    text: String,
+    /// Seconds since 1970, when the limit is whole again.
+    reset: Option<u64>,
+}
+
+impl<'a> Transport<'a> {
+    pub(crate) fn new(
+        base: Url,
+        token: &'a str,
+        patience: Duration,
+        say: &'a dyn Fn(&str),
+    ) -> Result<Self, Error> {
+        let http = reqwest::Client::builder()
+            .user_agent(concat!("regionwise/", env!("CARGO_PKG_VERSION")))
+            .connect_timeout(CONNECT_WITHIN)
+            .timeout(ANSWER_WITHIN)
+            // A token goes where it was meant to go.
+            .redirect(reqwest::redirect::Policy::none())
+            .build()
+            .map_err(|error| Error::new(Kind::Unreachable, format!("no HTTP client: {error}")))?;
+        Ok(Self {
+            http,
+            base,
+            token,
+            patience: Cell::new(patience),
+            sent: Cell::new(0),
+            remaining: Cell::new(None),
+            say,
+        })
+    }
+
+    /// Requests sent so far.
+    pub(crate) fn sent(&self) -> u32 {
+        self.sent.get()
+    }
+
+    pub(crate) fn say(&self, line: &str) {
+        (self.say)(line);
+    }
+
+    pub(crate) async fn get<T: DeserializeOwned>(&self, path: &str) -> Result<T, Error> {
+        self.ask(&Method::GET, path, None).await
+    }
+
+    pub(crate) async fn write<T: DeserializeOwned>(
+        &self,
+        method: &Method,
+        path: &str,
+        body: &impl Serialize,
+    ) -> Result<T, Error> {
+        let body = serde_json::to_value(body)
+            .map_err(|error| Error::new(Kind::Answered(Reaction::Wrong), error.to_string()))?;
+        self.ask(method, path, Some(&body)).await
+    }
+
+    pub(crate) async fn delete<T: DeserializeOwned>(&self, path: &str) -> Result<T, Error> {
+        self.ask(&Method::DELETE, path, None).await
+    }
+
+    async fn ask<T: DeserializeOwned>(
+        &self,
+        method: &Method,
+        path: &str,
+        body: Option<&Value>,
+    ) -> Result<T, Error> {
+        let mut pause = FIRST_PAUSE;
+        loop {
+            if self.remaining.get().is_some_and(|left| left <= LOW) {
+                self.wait(Duration::from_secs(1), "the rate limit is nearly used up")
+                    .await?;
+            }
+            let error = match self.send(method, path, body).await {
+                Ok(Ok(bytes)) => return read(method, path, &bytes),
+                Ok(Err(refusal)) => match refusal.reaction {
+                    Reaction::Slow => {
+                        // All of it is back at the reset; a part of it earlier.
+                        let now = SystemTime::now().duration_since(UNIX_EPOCH);
+                        let now = now.map_or(0, |since| since.as_secs());
+                        let reset = refusal
+                            .reset
+                            .map_or(u64::MAX, |at| at.saturating_sub(now) + 1);
+                        let wait = pause.min(Duration::from_secs(reset));
+                        self.wait(wait, &refusal.text).await?;
+                        pause = (pause * 2).min(LONGEST_PAUSE);
+                        continue;
+                    }
+                    Reaction::Busy => {
+                        self.wait(pause, &refusal.text).await?;
+                        pause = (pause * 2).min(LONGEST_PAUSE);
+                        continue;
+                    }
+                    reaction => Error::new(Kind::Answered(reaction), refusal.text),
+                },
+                Err(error) => error,
+            };
+            // What is deleted or put twice is as when it was once; what is posted may be there twice.
+            let repeatable = *method != Method::POST
+                && matches!(
+                    error.kind,
+                    Kind::Unreachable | Kind::Lost | Kind::Answered(Reaction::Unsure)
+                );
+            if !repeatable || self.patience.get() < pause {
+                return Err(match (method, error.kind) {
+                    // Nothing was written.
+                    (&Method::GET, Kind::Answered(Reaction::Unsure)) => {
+                        Error::new(Kind::Unreachable, error.to_string())
+                    }
+                    _ => error,
+                });
+            }
+            self.wait(pause, &error.to_string()).await?;
+            pause = (pause * 2).min(LONGEST_PAUSE);
+        }
+    }
+
+    /// Sends it once. The outer error is a missing answer.
+    async fn send(
+        &self,
+        method: &Method,
+        path: &str,
+        body: Option<&Value>,
+    ) -> Result<Result<Vec<u8>, Refusal>, Error> {
+        let what = format!("{method} {path}");
+        let url = format!("{}{path}", self.base.as_str().trim_end_matches('/'));
+        let mut request = self
+            .http
+            .request(method.clone(), url)
+            .bearer_auth(self.token);
+        if let Some(body) = body {
+            request = request.json(body);
+        }
+        self.sent.set(self.sent.get() + 1);
+        let missing = |error: reqwest::Error| {
+            // reqwest's own text may hold the URL, which holds nothing that is secret.
+            let text = format!("{what}: {}", root(&error));
+            match error.is_connect() || *method == Method::GET {
+                true => Error::new(Kind::Unreachable, text),
+                false => Error::new(Kind::Lost, text),
+            }
+        };
+        let answer = request.send().await.map_err(missing)?;
+        let status = answer.status();
+        let number = |name: &str| {
+            answer
+                .headers()
+                .get(name)?
+                .to_str()
+                .ok()?
+                .trim()
+                .parse()
+                .ok()
+        };
+        self.remaining.set(number("ratelimit-remaining"));
+        let reset = number("ratelimit-reset");
+        let bytes = answer.bytes().await.map_err(missing)?.to_vec();
+        if status.is_success() {
+            return Ok(Ok(bytes));
+        }
+        Ok(Err(refused(&what, status, &bytes, reset)))
+    }
+
+    /// Waits, as long as the caller's patience lasts.
+    pub(crate) async fn wait(&self, time: Duration, why: &str) -> Result<(), Error> {
+        let left = self.patience.get();
+        if left < time {
+            let text = format!("{why}; waited as long as --patience allows");
+            return Err(Error::new(Kind::Answered(Reaction::Busy), text));
+        }
+        self.patience.set(left - time);
+        if time >= Duration::from_secs(2) {
+            (self.say)(&format!("{why}; asks again in {} s", time.as_secs()));
+        }
+        sleep(time).await;
+        Ok(())
+    }
+}
+
+fn refused(what: &str, status: StatusCode, bytes: &[u8], reset: Option<u64>) -> Refusal {
+    let body: Value = serde_json::from_slice(bytes).unwrap_or_default();
+    let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+    let error = &body["error"];
+    let code = text(&error["code"]);
+    let mut said = format!("{what}: {}", status.as_u16());
+    for part in [&code, &text(&error["message"])] {
+        if !part.is_empty() {
+            said.push_str(": ");
+            said.push_str(part);
+        }
+    }
+    let fields = error["details"]["fields"].as_array();
+    for field in fields.into_iter().flatten() {
+        let (name, messages) = (text(&field["name"]), &field["messages"]);
+        let _ = write!(said, "; `{name}`: {messages}");
+    }
+    let limits = error["details"]["limits"].as_array();
+    for limit in limits.into_iter().flatten() {
+        let _ = write!(said, "; limit {}", text(&limit["name"]));
+    }
+    Refusal {
+        reaction: reaction(status.as_u16(), &code),
+        text: said,
+        reset,
+    }
+}
+
+fn read<T: DeserializeOwned>(method: &Method, path: &str, bytes: &[u8]) -> Result<T, Error> {
+    // DELETE of some kinds answers with nothing.
+    let bytes = if bytes.is_empty() { b"{}" } else { bytes };
+    serde_json::from_slice(bytes).map_err(|error| {
+        Error::new(
+            Kind::Unreadable,
+            format!("{method} {path}: not what Hetzner documents: {error}"),
+        )
+    })
+}
+
+fn root(error: &dyn std::error::Error) -> String {
+    let mut at = error;
+    while let Some(source) = at.source() {
+        at = source;
+    }
+    at.to_string()
+}

@@ -1,0 +1,13 @@
+//! `provision-region` against a Hetzner that refuses, remembers and has bad days.
+
+#![expect(
+    clippy::unwrap_used,
+    reason = "a helper of a test panics like the test does"
+)]
+
+mod destroy;
+mod killed;
+mod plan;
+mod region;
+mod stopped;
+mod world;
