@@ -105,3 +105,26 @@ fn the_same_release_again_is_a_verified_no_op() {
     world.close(EU, "o2").expect(Verdict::Proceed);
     world.close(EU, "nobody").expect(Verdict::Refused);
 }
+
+/// How a changed env of the host reaches a release: the next one may be the same but for its name.
+#[test]
+fn the_same_content_under_a_new_name_is_a_new_release() {
+    let world = World::start();
+    let v1 = world.release("v1", &[]);
+    world.deploy(EU, &v1, "o1").expect(Verdict::Proceed);
+    world.close(EU, "o1").expect(Verdict::Proceed);
+    let text = std::fs::read_to_string(&v1).unwrap();
+    let v2 = world.file(
+        "v2.toml",
+        text.replace("name = \"v1\"", "name = \"v2\"").as_bytes(),
+    );
+    for host in hosts(EU) {
+        world.host_env(host, "CHANGED=yes");
+    }
+    world.deploy(EU, &v2, "o2").expect(Verdict::Proceed);
+    world.assert_serves(EU, "v2");
+    world.close(EU, "o2").expect(Verdict::Proceed);
+    // Warm, and yet another release.
+    world.rollback(EU, &[]).expect(Verdict::Proceed);
+    world.assert_serves(EU, "v1");
+}

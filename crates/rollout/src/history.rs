@@ -87,6 +87,14 @@ pub enum NoTarget {
     NeverServed(String),
 }
 
+impl Event {
+    /// The same content under another name is another release: it was started with another env of its host, and somebody has
+    /// to close it anew.
+    pub fn is_about(&self, release: &str, digest: &Digest) -> bool {
+        self.release == release && self.digest == *digest
+    }
+}
+
 /// What serves after these events; `None` when nothing ever did.
 pub fn serving(events: &[Event]) -> Option<Serving> {
     let last = events
@@ -99,12 +107,12 @@ pub fn serving(events: &[Event]) -> Option<Serving> {
     let brought = events
         .iter()
         .rev()
-        .find(|e| e.kind == EventKind::Switched && e.digest == last.digest);
+        .find(|e| e.kind == EventKind::Switched && e.is_about(&last.release, &last.digest));
     Some(Serving {
         release: last.release.clone(),
         digest: last.digest.clone(),
         operation: brought.unwrap_or(last).operation.clone(),
-        verified: is_verified(events, &last.digest),
+        verified: is_verified(events, &last.release, &last.digest),
     })
 }
 
@@ -142,7 +150,7 @@ pub fn rollback_target(
             .rev()
             .find(|e| e.kind.changes_traffic() && e.release == name)
         {
-            Some(event) if event.digest == current.digest => Ok(Target::Stay),
+            Some(event) if event.is_about(&current.release, &current.digest) => Ok(Target::Stay),
             Some(event) => Ok(Target::Release {
                 name: event.release.clone(),
                 digest: event.digest.clone(),
@@ -162,13 +170,17 @@ pub fn rollback_target(
     // Looking back from the deploy that brought the current release: a rollback of a rollback does not go forward.
     let arrival = events
         .iter()
-        .rposition(|e| e.kind == EventKind::Switched && e.digest == current.digest)
+        .rposition(|e| {
+            e.kind == EventKind::Switched && e.is_about(&current.release, &current.digest)
+        })
         .unwrap_or(0);
     events[..arrival]
         .iter()
         .rev()
         .find(|e| {
-            e.kind.changes_traffic() && e.digest != current.digest && is_verified(events, &e.digest)
+            e.kind.changes_traffic()
+                && !e.is_about(&current.release, &current.digest)
+                && is_verified(events, &e.release, &e.digest)
         })
         .map(|e| Target::Release {
             name: e.release.clone(),
@@ -182,7 +194,9 @@ pub fn rollback_target(
 /// Whether undoing `operation` means to leave `now`: it brought it, or it deployed it again before anybody had closed it.
 fn owns(events: &[Event], now: &Serving, operation: &str) -> bool {
     let confirmed = |e: &Event| {
-        e.kind == EventKind::Confirmed && e.operation == operation && e.digest == now.digest
+        e.kind == EventKind::Confirmed
+            && e.operation == operation
+            && e.is_about(&now.release, &now.digest)
     };
     now.operation == operation || (!now.verified && events.iter().any(confirmed))
 }
@@ -203,10 +217,10 @@ fn overtaken(events: &[Event], operation: &str) -> bool {
         .is_some_and(|next| next.kind == EventKind::Switched)
 }
 
-fn is_verified(events: &[Event], digest: &Digest) -> bool {
+fn is_verified(events: &[Event], release: &str, digest: &Digest) -> bool {
     events
         .iter()
-        .any(|event| event.kind == EventKind::Verified && event.digest == *digest)
+        .any(|event| event.kind == EventKind::Verified && event.is_about(release, digest))
 }
 
 #[cfg(test)]

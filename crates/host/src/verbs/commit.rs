@@ -262,7 +262,7 @@ impl Host {
         let place = self.place(slot)?;
         let known = past.events.iter().rfind(ours).is_some_and(|event| {
             matches!(event.kind, EventKind::Confirmed | EventKind::Verified)
-                && event.digest == place.digest
+                && event.is_about(&place.release, &place.digest)
         });
         if known {
             return Ok(());
@@ -315,7 +315,7 @@ impl Host {
         let now = serving(&past.events).ok_or_else(|| refused("nothing serves here"))?;
         let brought = past.events.iter().any(|event| {
             event.operation == operation
-                && event.digest == now.digest
+                && event.is_about(&now.release, &now.digest)
                 && matches!(event.kind, EventKind::Switched | EventKind::Confirmed)
         });
         if !brought {

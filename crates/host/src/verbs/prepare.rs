@@ -48,10 +48,14 @@ impl Host {
             .ok_or_else(|| invalid(format!("release `{release}` is not on this host")))?;
         let boot_id = clock::boot_time()?.boot_id;
         let active = traffic::active(&self.layout)?;
+        // The same content under another name is another release: its process has to answer with that name.
+        let is_it = |record: &SlotRecord| {
+            record.release == release
+                && record.digest == manifest.digest()
+                && record.process.alive(&boot_id)
+        };
         if let Some(slot) = active
-            && self
-                .record(slot)?
-                .is_some_and(|r| r.digest == manifest.digest() && r.process.alive(&boot_id))
+            && self.record(slot)?.is_some_and(|record| is_it(&record))
         {
             return Ok(Prepared {
                 slot,
@@ -61,9 +65,7 @@ impl Host {
             });
         }
         let idle = active.map_or(Slot::Blue, Slot::other);
-        let running = self
-            .record(idle)?
-            .filter(|r| r.digest == manifest.digest() && r.process.alive(&boot_id));
+        let running = self.record(idle)?.filter(is_it);
         let warm = running.is_some();
         let record = match running {
             Some(record) => SlotRecord {

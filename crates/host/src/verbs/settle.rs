@@ -157,7 +157,9 @@ impl Host {
                     .into_iter()
                     .filter_map(|slot| Some((slot, self.record(slot).ok()??)));
                 let found = holding
-                    .find(|(_, record)| record.digest == now.digest)
+                    .find(|(_, record)| {
+                        record.release == now.release && record.digest == now.digest
+                    })
                     .map(|(slot, _)| slot);
                 Some(found.ok_or_else(|| {
                     corrupt(format!(

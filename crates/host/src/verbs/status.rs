@@ -99,7 +99,8 @@ impl Host {
         let Some(record) = self.record(slot)? else {
             return Ok(None);
         };
-        let known = serving(events).filter(|now| now.digest == record.digest);
+        let known = serving(events)
+            .filter(|now| now.release == record.release && now.digest == record.digest);
         Ok(Some(ServingView {
             slot,
             release: record.release,
