@@ -66,7 +66,18 @@ pub(crate) async fn run(
         }
     }
     if !args.dry_run && !adopted.is_empty() {
-        seen = world.look(region, &args.api, &say).await?;
+        seen = world
+            .look(region, &args.api, &say)
+            .await
+            .map_err(|failure| {
+                let text = format!(
+                    "took over {}, and cannot see them now: {}",
+                    listed(&adopted),
+                    failure.error
+                );
+                Failure::new(Verdict::Unknown, text)
+                    .with_hint(format!("provision-region drift --region {}", region.name))
+            })?;
     }
     let (cost, hash) = (seen.cost(&world), texts::hash(&seen));
     let mut report = texts::report(Verdict::Proceed, region, &seen, &cost, &hash);

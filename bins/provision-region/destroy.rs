@@ -52,7 +52,7 @@ pub(crate) async fn run(
         report.tables.push(table(&goes, &stays));
         report
     };
-    if goes.is_empty() {
+    if goes.is_empty() && stays.is_empty() {
         let text = format!("Nothing of {} is there; nothing was changed.", region.name);
         return Ok(report(Verdict::Proceed, text));
     }

@@ -67,6 +67,16 @@ impl World {
             let token = context.secret("the token of the Hetzner project", reference, directory)?;
             tokens.push((reference.clone(), token));
         }
+        for (at, (reference, token)) in tokens.iter().enumerate() {
+            let same = tokens[..at]
+                .iter()
+                .find(|(_, other)| other.expose().trim() == token.expose().trim());
+            if let Some((other, _)) = same {
+                let text = format!("`{other}` and `{reference}` are the same token");
+                return Err(Failure::invalid(text)
+                    .with_hint("a residency's token is that of a project of its own; leave it out where the rows share one"));
+            }
+        }
         let mut root_keys = Vec::new();
         for path in &provision.root_keys {
             root_keys.extend(public_keys(&context.expand(path, directory))?);

@@ -339,9 +339,7 @@ fn finished(
     let mut report = texts::report(verdict, region, seen, cost, hash);
     report.reason = reason.map(str::to_owned);
     report.summary = format!("{did}{is}");
-    if done.changed() {
-        report.hints.extend(texts::first_logins(seen));
-    }
+    report.hints.extend(texts::first_logins(seen, &written));
     if !wrong.is_empty() {
         report.hints.push(format!(
             "correct the address in {}",

@@ -164,9 +164,12 @@ pub(crate) fn did(done: &Done) -> String {
 }
 
 /// How to log in for the first time: the key that the server was born with is known by its fingerprint.
-pub(crate) fn first_logins(seen: &Seen<'_>) -> Vec<String> {
+pub(crate) fn first_logins(seen: &Seen<'_>, hosts: &[String]) -> Vec<String> {
     let mut hints = Vec::new();
-    for (host, address) in addresses::known(seen) {
+    let new = addresses::known(seen)
+        .into_iter()
+        .filter(|(host, _)| hosts.contains(host));
+    for (host, address) in new {
         let label = seen.projects.iter().find_map(|project| {
             let is_it = |wanted: &&Wanted| matches!(&wanted.spec, Spec::Server(server) if server.host == host);
             let wanted = project.wanted.iter().find(is_it)?;

@@ -163,3 +163,29 @@ fn a_delete_whose_answer_is_lost_is_sent_again_and_what_is_gone_is_no_error() {
         .ends(0);
     assert_eq!(world.hetzner.servers().len(), 0);
 }
+
+#[test]
+fn a_network_that_somebody_elses_server_is_in_stays() {
+    let world = World::new();
+    world.provision("ap-singapore");
+    let network = world.hetzner.project(|project| project.networks[0].id);
+    let theirs = json!({
+        "name": "bastion", "server_type": "cpx12", "image": "debian-12", "location": "sin", "networks": [network],
+    });
+    world
+        .hetzner
+        .project(|project| project.elsewhere("POST", "/servers", &theirs));
+    world
+        .run(&[
+            "--region",
+            "ap-singapore",
+            "--destroy",
+            "--confirm",
+            "ap-singapore",
+        ])
+        .ends(0);
+    let (servers, networks) = world
+        .hetzner
+        .project(|project| (project.servers.len(), project.networks.len()));
+    assert_eq!((servers, networks), (1, 1));
+}

@@ -273,6 +273,16 @@ fn names_and_counts_that_hetzner_would_refuse_are_said_before_anything_is_ordere
             "hosts = { sin-1 = { tls = true } }",
             "plain HTTP",
         ),
+        (
+            "hosts = { sin-1 = {} }",
+            "hosts = { us-east-redis = {} }",
+            "two servers",
+        ),
+        (
+            "hosts = { sin-1 = {} }",
+            "hosts = { sin-1 = { ssh_port = 2222 } }",
+            "other ports",
+        ),
     ] {
         let world = World::new();
         world.change(from, to);

@@ -204,7 +204,7 @@ fn a_deleted_server_comes_back_with_the_address_that_people_know() {
 }
 
 #[test]
-fn rows_of_a_residency_can_have_a_project_of_their_own() {
+fn two_names_for_one_token_are_one_project_and_refused() {
     let world = World::new();
     world.change(
         "locations = [\"fsn1\", \"nbg1\", \"hel1\"]\n",
@@ -215,11 +215,8 @@ fn rows_of_a_residency_can_have_a_project_of_their_own() {
         .env("EU_TOKEN", crate::world::TOKEN)
         .output()
         .unwrap();
-    let json: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
-    // Two plans: the copy of US rows is not in the project of the EU's.
-    let names = json["result"]["changes"].as_array().unwrap().iter();
-    let keys = names.filter(|change| change["kind"] == "ssh key").count();
-    assert_eq!(keys, 2, "{json}");
+    assert_eq!(output.status.code(), Some(2));
+    assert!(world.hetzner.seen().is_empty());
 }
 
 #[test]
@@ -367,4 +364,82 @@ fn a_changed_health_path_reaches_the_load_balancer() {
         "{:?}",
         world.hetzner.invalid()
     );
+}
+
+#[test]
+fn an_address_that_somebody_put_on_our_server_is_not_taken_for_ours() {
+    let world = World::new();
+    world.provision("ap-singapore");
+    let (server, own) = world.hetzner.project(|project| {
+        let server = project
+            .servers
+            .iter()
+            .find(|server| server.name == "shop-sin-1")
+            .unwrap()
+            .id;
+        let own = project
+            .primary_ips
+            .iter()
+            .find(|ip| ip.name == "shop-sin-1-ipv4")
+            .unwrap()
+            .id;
+        (server, own)
+    });
+    let act = |method: &str, path: String, body: serde_json::Value| {
+        world
+            .hetzner
+            .project(|project| project.elsewhere(method, &path, &body))
+    };
+    act(
+        "POST",
+        format!("/servers/{server}/actions/poweroff"),
+        json!({}),
+    );
+    act(
+        "POST",
+        format!("/primary_ips/{own}/actions/unassign"),
+        json!({}),
+    );
+    let theirs = json!({
+        "name": "partner-allowlist", "type": "ipv4", "assignee_type": "server", "assignee_id": server,
+        "labels": { "team": "partner" },
+    });
+    act("POST", "/primary_ips".to_owned(), theirs);
+    act(
+        "POST",
+        format!("/servers/{server}/actions/poweron"),
+        json!({}),
+    );
+    let writes = world.hetzner.writes();
+    let run = world.run(&["--region", "ap-singapore"]).ends(12);
+    run.because("foreign");
+    assert_eq!(world.hetzner.writes(), writes);
+}
+
+#[test]
+fn a_kept_volume_holds_its_server_in_its_place() {
+    let world = World::new();
+    world.provision("ap-singapore");
+    world
+        .run(&[
+            "--region",
+            "ap-singapore",
+            "--destroy",
+            "--confirm",
+            "ap-singapore",
+        ])
+        .ends(0);
+    world.change(
+        "{ name = \"us-sin\", location = \"sin\"",
+        "{ name = \"us-sin\", region = \"ap-singapore\", location = \"hil\"",
+    );
+    let writes = world.hetzner.writes();
+    let run = world.run(&["--region", "ap-singapore"]).ends(12);
+    run.because("blocked");
+    assert!(
+        run.summary().contains("shop-us-sin-data"),
+        "{}",
+        run.summary()
+    );
+    assert_eq!(world.hetzner.writes(), writes);
 }

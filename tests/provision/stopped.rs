@@ -323,3 +323,51 @@ fn a_server_that_is_off_is_said_at_once() {
     let run = world.run(&["--region", REGION]).ends(10);
     assert!(run.summary().contains("is off"), "{}", run.summary());
 }
+
+#[test]
+fn an_order_that_was_found_after_its_answer_was_lost_counts_as_a_change() {
+    let world = World::new();
+    world
+        .hetzner
+        .fail(Fault::once("POST", "/ssh_keys", Kind::TimeoutAfter));
+    world.hetzner.fail(Fault::times(
+        99,
+        "POST",
+        "/placement_groups",
+        Kind::LimitExceeded("placement_group_limit"),
+    ));
+    let run = world.run(&["--region", REGION]).ends(10);
+    assert_eq!(run.json["result"]["changed"], true, "{}", run.json);
+    goes_on(&world);
+}
+
+#[test]
+fn a_put_whose_answer_was_lost_stays_unknown_when_the_api_then_goes_away() {
+    let world = World::new();
+    world.provision(REGION);
+    let id = world.hetzner.project(|project| {
+        let ip = project
+            .primary_ips
+            .iter_mut()
+            .find(|ip| ip.name == "shop-sin-1-ipv4")
+            .unwrap();
+        ip.name = "primary_ip-1".to_owned();
+        ip.id
+    });
+    let path: &'static str = Box::leak(format!("/primary_ips/{id}").into_boxed_str());
+    world
+        .hetzner
+        .fail(Fault::once("PUT", path, Kind::TimeoutAfter));
+    world
+        .hetzner
+        .fail(Fault::times(999, "PUT", path, Kind::GatewayBefore(502)));
+    let run = world
+        .run(&["--region", REGION, "--patience", "2s"])
+        .ends(21);
+    assert!(
+        !run.summary().contains("Nothing was changed"),
+        "{}",
+        run.summary()
+    );
+    goes_on(&world);
+}

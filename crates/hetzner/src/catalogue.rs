@@ -9,6 +9,7 @@ use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 use crate::error::{Error, Kind};
+use crate::part;
 use crate::wire;
 
 pub(crate) fn catalogue(
@@ -19,7 +20,7 @@ pub(crate) fn catalogue(
     now: SystemTime,
 ) -> Result<Catalogue, Error> {
     let places: Vec<wire::Place> = each("locations", locations)?;
-    let pricing: wire::Pricing = one("pricing", pricing["pricing"].take())?;
+    let pricing: wire::Pricing = one("pricing", part(&mut pricing, "pricing"))?;
     let products = |of, items| -> Result<Vec<Product>, Error> {
         let types: Vec<wire::Type> = each(of, items)?;
         Ok(types.into_iter().map(|kind| product(kind, now)).collect())

@@ -192,7 +192,7 @@ impl<'a> Hetzner<'a> {
         let path = format!("/{}", list(wanted.kind()));
         let mut answer: Value = self.transport.write(&Method::POST, &path, &body).await?;
         let actions = actions(&answer);
-        let resource = read(wanted.kind(), answer[one(wanted.kind())].take())?;
+        let resource = read(wanted.kind(), part(&mut answer, one(wanted.kind())))?;
         Ok(Made { resource, actions })
     }
 
@@ -257,8 +257,8 @@ impl<'a> Hetzner<'a> {
                 let query: Vec<String> = ids.iter().map(|id| format!("id={id}")).collect();
                 let path = format!("/actions?{}", query.join("&"));
                 let mut page: Value = self.transport.get(&path).await?;
-                let found: Vec<Action> =
-                    serde_json::from_value(page["actions"].take()).map_err(|error| {
+                let found: Vec<Action> = serde_json::from_value(part(&mut page, "actions"))
+                    .map_err(|error| {
                         Error::new(Kind::Unreadable, format!("GET /actions: {error}"))
                     })?;
                 // One that the answer leaves out has not ended as far as anybody knows.
@@ -308,11 +308,11 @@ impl<'a> Hetzner<'a> {
             let mut answer: Value = self.transport.get(&path).await?;
             let unreadable =
                 |text: &str| Error::new(Kind::Unreadable, format!("GET {path}: {text}"));
-            let Value::Array(mut more) = answer[name].take() else {
+            let Value::Array(mut more) = part(&mut answer, name) else {
                 return Err(unreadable("has no such list"));
             };
             items.append(&mut more);
-            let meta: Meta = serde_json::from_value(answer["meta"].take()).unwrap_or_default();
+            let meta: Meta = serde_json::from_value(part(&mut answer, "meta")).unwrap_or_default();
             match meta.pagination.next_page {
                 None => return Ok(items),
                 Some(next) if next > page && next <= PAGES => page = next,
@@ -352,4 +352,9 @@ fn actions(answer: &Value) -> Vec<i64> {
         .filter(|action| action["status"] != "success")
         .filter_map(|action| action["id"].as_i64())
         .collect()
+}
+
+/// A part of an answer; null where there is none, also where the answer is no object at all.
+pub(crate) fn part(answer: &mut Value, key: &str) -> Value {
+    answer.get_mut(key).map(Value::take).unwrap_or_default()
 }

@@ -155,17 +155,22 @@ fn volume(volume: wire::Volume) -> Volume {
 }
 
 fn balancer(balancer: wire::Balancer) -> Balancer {
+    let targets = balancer.targets.len();
+    let selectors: BTreeSet<String> = balancer
+        .targets
+        .into_iter()
+        .filter(|target| target.use_private_ip)
+        .filter_map(|target| target.label_selector)
+        .map(|label| label.selector)
+        .collect();
     Balancer {
         kind: balancer.load_balancer_type.unwrap_or_default().name,
         location: place(balancer.location, None),
         address: balancer.public_net.ipv4.and_then(|ip| ip.ip),
         networks: balancer.private_net.iter().map(|of| of.network).collect(),
-        selectors: balancer
-            .targets
-            .into_iter()
-            .filter_map(|target| target.label_selector)
-            .map(|label| label.selector)
-            .collect(),
+        // Ours is one of them, when it is there.
+        further_targets: targets - usize::from(!selectors.is_empty()),
+        selectors,
         services: balancer.services.into_iter().map(service).collect(),
     }
 }
@@ -174,6 +179,7 @@ fn service(service: wire::Service) -> Service {
     let check = service.health_check.and_then(|check| check.http);
     Service {
         port: service.listen_port,
+        destination: service.destination_port,
         protocol: service.protocol,
         certificates: service
             .http

@@ -104,6 +104,8 @@ impl<'a> Transport<'a> {
         body: Option<&Value>,
     ) -> Result<T, Error> {
         let mut pause = FIRST_PAUSE;
+        // Whether an earlier time may have done it, whatever the last one says.
+        let mut may_be_done = false;
         loop {
             if self.remaining.get().is_some_and(|left| left <= LOW) {
                 self.wait(Duration::from_secs(1), "the rate limit is nearly used up")
@@ -120,12 +122,12 @@ impl<'a> Transport<'a> {
                             .reset
                             .map_or(u64::MAX, |at| at.saturating_sub(now) + 1);
                         let wait = pause.min(Duration::from_secs(reset));
-                        self.wait(wait, &refusal.text).await?;
+                        lost(self.wait(wait, &refusal.text).await, may_be_done)?;
                         pause = (pause * 2).min(LONGEST_PAUSE);
                         continue;
                     }
                     Reaction::Busy => {
-                        self.wait(pause, &refusal.text).await?;
+                        lost(self.wait(pause, &refusal.text).await, may_be_done)?;
                         pause = (pause * 2).min(LONGEST_PAUSE);
                         continue;
                     }
@@ -139,8 +141,12 @@ impl<'a> Transport<'a> {
                     error.kind,
                     Kind::Unreachable | Kind::Lost | Kind::Answered(Reaction::Unsure)
                 );
+            may_be_done |= *method != Method::GET && error.may_be_done();
             if !repeatable || self.patience.get() < pause {
                 return Err(match (method, error.kind) {
+                    // The earlier time has done it.
+                    (&Method::DELETE, Kind::Answered(Reaction::Absent)) => error,
+                    _ if may_be_done => Error::new(Kind::Lost, error.to_string()),
                     // Nothing was written.
                     (&Method::GET, Kind::Answered(Reaction::Unsure)) => {
                         Error::new(Kind::Unreachable, error.to_string())
@@ -148,7 +154,8 @@ impl<'a> Transport<'a> {
                     _ => error,
                 });
             }
-            self.wait(pause, &error.to_string()).await?;
+            let waited = self.wait(pause, &error.to_string()).await;
+            lost(waited, may_be_done)?;
             pause = (pause * 2).min(LONGEST_PAUSE);
         }
     }
@@ -213,6 +220,14 @@ impl<'a> Transport<'a> {
         sleep(time).await;
         Ok(())
     }
+}
+
+/// The end of patience with a request that may have been done.
+fn lost(waited: Result<(), Error>, may_be_done: bool) -> Result<(), Error> {
+    waited.map_err(|error| match may_be_done {
+        true => Error::new(Kind::Lost, error.to_string()),
+        false => error,
+    })
 }
 
 fn refused(what: &str, status: StatusCode, bytes: &[u8], reset: Option<u64>) -> Refusal {

@@ -181,6 +181,7 @@ pub(crate) struct BalancerNet {
 #[serde(default)]
 pub(crate) struct Service {
     pub(crate) listen_port: u16,
+    pub(crate) destination_port: u16,
     pub(crate) protocol: String,
     pub(crate) http: Option<ServiceHttp>,
     pub(crate) health_check: Option<HealthCheck>,
@@ -207,6 +208,7 @@ pub(crate) struct HealthCheckHttp {
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
 pub(crate) struct Target {
+    pub(crate) use_private_ip: bool,
     pub(crate) label_selector: Option<Selector>,
 }
 

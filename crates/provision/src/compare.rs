@@ -3,7 +3,7 @@
 use rust_decimal::Decimal;
 
 use crate::catalogue::{Catalogue, Offer, Product, Stock};
-use crate::inventory::{Detail, Inventory, Resource, Service, address_name};
+use crate::inventory::{Detail, Inventory, Resource, Service, address_name, volume_name};
 use crate::plan::{Change, Difference, Line, Remedy};
 use crate::wanted::{BalancerSpec, Kind, ServerSpec, Spec, Wanted};
 
@@ -34,8 +34,21 @@ impl Compare<'_> {
                     differs,
                 };
             }
-            // The server's own: it was born with it, without our name and label.
-            Spec::Address { server } if self.born_with(server) == Some(found.id) => {}
+            // Born with its server, it has no label of anybody yet, and would go with it.
+            Spec::Address { .. } if !found.is_ours(self.product) => {
+                let newborn =
+                    matches!(&found.detail, Detail::Address(address) if address.auto_delete);
+                if !newborn || !found.labels.is_empty() {
+                    return Change::Foreign(owned, found.id);
+                }
+                if self.inventory.named(Kind::Address, &wanted.name).is_some() {
+                    let why = format!(
+                        "another address has its name; the server has {}",
+                        found.name
+                    );
+                    return Change::Blocked(owned, why);
+                }
+            }
             _ if !found.is_ours(self.product) => return Change::Foreign(owned, found.id),
             _ => {}
         }
@@ -58,7 +71,10 @@ impl Compare<'_> {
     /// What is not there.
     fn order(&self, wanted: Wanted) -> Change {
         let orderable = match &wanted.spec {
-            Spec::Server(server) => match self.kept(&wanted.name, &server.locations) {
+            Spec::Server(server) => match self
+                .kept(&wanted.name, &server.locations)
+                .and_then(|()| self.kept_volume(&wanted.name, &server.locations))
+            {
                 Ok(()) => !self.server_orders(&wanted.name, server).is_empty(),
                 Err(why) => return Change::Blocked(wanted, why),
             },
@@ -96,6 +112,22 @@ impl Compare<'_> {
             Detail::Address(address) => Err(format!(
                 "its address {} is in {}, where it may not stand any more: delete that address",
                 address.text, address.location
+            )),
+            _ => Ok(()),
+        }
+    }
+
+    /// A volume that an earlier server of that name left cannot follow it elsewhere.
+    fn kept_volume(&self, server: &str, locations: &[String]) -> Result<(), String> {
+        let name = volume_name(server);
+        match self
+            .inventory
+            .named(Kind::Volume, &name)
+            .map(|found| &found.detail)
+        {
+            Some(Detail::Volume(volume)) if !locations.contains(&volume.location) => Err(format!(
+                "its volume {name} is in {}: a volume stays where it is",
+                volume.location
             )),
             _ => Ok(()),
         }
@@ -178,12 +210,32 @@ impl Compare<'_> {
                 if network.is_none_or(|id| !there.networks.contains(&id)) {
                     mend.push(Remedy::Join);
                 }
+                let group = id(Kind::PlacementGroup, &spec.placement_group);
+                if group.is_some() && there.placement_group != group {
+                    say(
+                        true,
+                        format!("it is not in placement group {}", spec.placement_group),
+                    );
+                }
             }
             (Spec::Address { .. }, Detail::Address(there)) if there.auto_delete => {
                 mend.push(Remedy::Labels);
             }
             (Spec::Volume { server, size_gb }, Detail::Volume(there)) => {
-                if there.server.is_none() {
+                let place = match self
+                    .inventory
+                    .named(Kind::Server, server)
+                    .map(|found| &found.detail)
+                {
+                    Some(Detail::Server(server)) => Some(&server.location),
+                    _ => None,
+                };
+                if place.is_some_and(|place| *place != there.location) {
+                    say(
+                        true,
+                        format!("it is in {}, and its server is not", there.location),
+                    );
+                } else if there.server.is_none() {
                     mend.push(Remedy::Attach);
                 } else if there.server != id(Kind::Server, server) {
                     say(
@@ -210,7 +262,17 @@ impl Compare<'_> {
                 }
                 let network = id(Kind::Network, &spec.network);
                 if network.is_none_or(|id| !there.networks.contains(&id)) {
-                    mend.push(Remedy::Join);
+                    match there.networks.is_empty() {
+                        true => mend.push(Remedy::Join),
+                        // It can be in one only.
+                        false => say(true, "it is in another network".to_owned()),
+                    }
+                }
+                if there.further_targets > 0 {
+                    say(
+                        true,
+                        format!("{} further targets get its traffic", there.further_targets),
+                    );
                 }
                 if !there.selectors.contains(&spec.selector) {
                     mend.push(Remedy::Target);
@@ -251,6 +313,7 @@ impl Compare<'_> {
         Service {
             port,
             protocol: protocol.to_owned(),
+            destination: 80,
             certificates: self
                 .certificate
                 .filter(|_| spec.certificate.is_some())
@@ -303,6 +366,15 @@ impl Compare<'_> {
                 (first.what(), first.price)
             }
             Spec::Volume { size_gb, .. } => self.of_volume(*size_gb),
+            // One that is kept is counted where it is.
+            Spec::Address { server }
+                if self
+                    .inventory
+                    .named(Kind::Address, &address_name(server))
+                    .is_some() =>
+            {
+                return None;
+            }
             // Where its server comes to stand; the dearest of the locations, if they differ.
             Spec::Address { .. } => {
                 let price = self.catalogue.prices.ipv4.values().max().copied();

@@ -91,8 +91,10 @@ pub struct Balancer {
     pub location: String,
     pub address: Option<String>,
     pub networks: BTreeSet<i64>,
-    /// Label selectors of its targets.
+    /// Label selectors of the targets that it reaches over the private network.
     pub selectors: BTreeSet<String>,
+    /// How many targets there are beside those.
+    pub further_targets: usize,
     pub services: Vec<Service>,
 }
 
@@ -100,6 +102,8 @@ pub struct Balancer {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Service {
     pub port: u16,
+    /// Port of the targets.
+    pub destination: u16,
     /// `http`, `https` or `tcp`.
     pub protocol: String,
     /// Ids.
@@ -177,4 +181,9 @@ impl Inventory {
 /// The name of a server's address.
 pub(crate) fn address_name(server: &str) -> String {
     format!("{server}-ipv4")
+}
+
+/// The name of a server's volume.
+pub(crate) fn volume_name(server: &str) -> String {
+    format!("{server}-data")
 }

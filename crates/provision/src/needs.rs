@@ -7,7 +7,7 @@ use regionwise_topology::{BalancerServers, Node, Provision, Region, Secret, Topo
 use sha2::{Digest, Sha256};
 
 use crate::catalogue::Catalogue;
-use crate::inventory::address_name;
+use crate::inventory::{address_name, volume_name};
 use crate::ownership::{api_selector, of_region, of_role, shared};
 use crate::wanted::{
     BalancerSpec, FirewallRule, GROUP_LIMIT, Known, NAME_LIMIT, Project, Protocol, Role,
@@ -41,17 +41,28 @@ impl<'a> World<'a, '_> {
         }
         let home = self.token(&region.cluster);
         let mut machines = Vec::new();
-        let addressed = region.hosts.iter().map(|host| (&host.name, host.tls));
-        let pending = region.unaddressed.iter().map(|host| (&host.name, host.tls));
-        for (host, tls) in addressed.chain(pending) {
+        let addressed = region.hosts.iter().map(|host| {
+            // With TLS of its own, and no load balancer, it listens on 443.
+            let standard = host.ssh_port == 22
+                && matches!((host.http_port, host.tls), (80, false) | (443, true));
+            (&host.name, host.tls, standard)
+        });
+        let pending = region
+            .unaddressed
+            .iter()
+            .map(|host| (&host.name, host.tls, host.standard_ports));
+        for (host, tls, standard) in addressed.chain(pending) {
             if tls && self.provision.load_balancer.is_some() {
                 return Err(Undecided::Tls { host: host.clone() });
+            }
+            if !standard {
+                return Err(Undecided::Port { host: host.clone() });
             }
             let types = &self.provision.api;
             machines.push((home, self.machine(host, Role::Api, types, &places, None)?));
         }
         if let Some(types) = &self.provision.redis {
-            let name = format!("{}-redis", region.name);
+            let name = redis_name(region);
             machines.push((
                 home,
                 self.machine(&name, Role::Redis, types, &places, None)?,
@@ -145,10 +156,7 @@ impl<'a> World<'a, '_> {
             ),
         ];
         if let Some(size_gb) = volume_gb {
-            all.push(of(
-                format!("{server}-data"),
-                Spec::Volume { server, size_gb },
-            ));
+            all.push(of(volume_name(&server), Spec::Volume { server, size_gb }));
         }
         Ok(all)
     }
@@ -156,7 +164,6 @@ impl<'a> World<'a, '_> {
     /// What the provider would refuse in the middle of the orders.
     pub(crate) fn check(&self, projects: &[Project<'_>]) -> Result<(), Undecided> {
         let region = &self.region.name;
-        let mut names = BTreeSet::new();
         for project in projects {
             let mut roles: BTreeMap<Role, usize> = BTreeMap::new();
             for wanted in &project.wanted {
@@ -167,10 +174,6 @@ impl<'a> World<'a, '_> {
                 if name.len() > NAME_LIMIT || name.ends_with('-') {
                     return Err(Undecided::Unnameable { name });
                 }
-                if !names.insert(name.clone()) {
-                    let region = region.clone();
-                    return Err(Undecided::Name { region, name });
-                }
                 *roles.entry(server.role).or_default() += 1;
             }
             let crowded = roles.into_iter().find(|(_, count)| *count > GROUP_LIMIT);
@@ -180,6 +183,37 @@ impl<'a> World<'a, '_> {
                     role: role.word(),
                     count,
                 });
+            }
+        }
+        self.names_of_all_regions()
+    }
+
+    /// One name for two servers would be taken from one region by the other, in turns.
+    fn names_of_all_regions(&self) -> Result<(), Undecided> {
+        let mut names = BTreeSet::new();
+        let mut once = |name: &str| match names.insert(name.to_owned()) {
+            true => Ok(()),
+            false => Err(Undecided::Name {
+                name: name.to_owned(),
+            }),
+        };
+        for region in &self.topology.regions {
+            region.hosts.iter().try_for_each(|host| once(&host.name))?;
+            region
+                .unaddressed
+                .iter()
+                .try_for_each(|host| once(&host.name))?;
+            if self.provision.redis.is_some() {
+                once(&redis_name(region))?;
+            }
+        }
+        if self.provision.database.is_some() {
+            for cluster in self.topology.clusters.values() {
+                once(&cluster.primary.name)?;
+                cluster
+                    .standbys
+                    .iter()
+                    .try_for_each(|node| once(&node.name))?;
             }
         }
         Ok(())
@@ -356,6 +390,10 @@ impl<'a> World<'a, '_> {
         };
         format!("{}-{of}", self.regional())
     }
+}
+
+fn redis_name(region: &Region) -> String {
+    format!("{}-redis", region.name)
 }
 
 /// The first range that no network of ours has; each zone begins to look at another place.

@@ -199,8 +199,12 @@ pub enum Undecided {
         "host `{host}` is to speak TLS, and the load balancer of its region speaks plain HTTP with its hosts"
     )]
     Tls { host: String },
-    #[error("two servers of region `{region}` would have the name `{name}`")]
-    Name { region: String, name: String },
+    #[error("two servers would have the name `{name}`")]
+    Name { name: String },
+    #[error(
+        "host `{host}` is to listen on other ports than 22 and 80, which is what the firewall and the load balancer know"
+    )]
+    Port { host: String },
     #[error(
         "`{name}` is no name for a server: at most {} characters, and no `-` at its end",
         NAME_LIMIT
@@ -235,6 +239,7 @@ impl Undecided {
                 "delete a network that is not needed any more, or use a newer version of regionwise"
             }
             Self::Tls { .. } => "write `tls = false` for it: TLS ends at the load balancer",
+            Self::Port { .. } => "leave `ssh_port` and `http_port` out",
             Self::Name { .. } | Self::Unnameable { .. } => "give it another name in regions.toml",
             Self::Crowded { .. } => "make another region of some of them",
             Self::Certificate { .. } => {

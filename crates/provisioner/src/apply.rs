@@ -34,12 +34,14 @@ pub struct Done {
     pub mended: Vec<(Kind, String, Remedy)>,
     /// What was sent last, and nobody knows whether it was done.
     pub unsure: Option<String>,
+    /// Whether another run's lock was taken away.
+    pub took_over: bool,
 }
 
 impl Done {
     /// Whether something is known to be other than before.
     pub const fn changed(&self) -> bool {
-        !self.made.is_empty() || !self.mended.is_empty()
+        !self.made.is_empty() || !self.mended.is_empty() || self.took_over
     }
 }
 
@@ -238,13 +240,17 @@ impl Applying<'_, '_, '_> {
                 Ok(Ordered::Made)
             }
             Err(error) if error.is(Reaction::Taken) => {
-                self.look_for(wanted, &error).await?;
+                let found = self.look_for(wanted, &error).await?;
+                self.took(wanted, found);
                 Ok(Ordered::Found)
             }
             Err(error) if error.may_be_done() => {
                 self.done.unsure = Some(label(wanted));
-                self.look_for(wanted, &error).await?;
+                let found = self.look_for(wanted, &error).await?;
                 self.done.unsure = None;
+                // Ours, as far as anybody can tell; another run's lock it is not safe to take it for.
+                self.done.made.push((wanted.kind(), wanted.name.clone()));
+                self.project.inventory.take(found);
                 Ok(Ordered::Found)
             }
             Err(error) => Err(Stopped::by(&label(wanted), &error)),
@@ -252,13 +258,12 @@ impl Applying<'_, '_, '_> {
     }
 
     /// The name is taken, or the answer was lost: what is there under our name and label is what was ordered.
-    async fn look_for(&mut self, wanted: &Wanted, error: &Error) -> Result<(), Stopped> {
+    async fn look_for(&self, wanted: &Wanted, error: &Error) -> Result<Resource, Stopped> {
         for pause in LOOKS {
             tokio::time::sleep(pause).await;
             let found = self.named(wanted).await?;
             if let Some(ours) = found.iter().find(|found| carries(found, wanted)) {
-                self.took(wanted, ours.clone());
-                return Ok(());
+                return Ok(ours.clone());
             }
             if let Some(other) = found.first().filter(|_| wanted.kind() != Kind::Network) {
                 let text = format!(
@@ -322,6 +327,7 @@ impl Applying<'_, '_, '_> {
             if let Some(id) = group {
                 let gone = self.project.hetzner.delete(Kind::PlacementGroup, id).await;
                 gone.map_err(|error| Stopped::by(&label(&lock), &error))?;
+                self.done.took_over = true;
             }
             if self.order(&lock, &Choice::default()).await? == Ordered::Made {
                 self.locks.insert(wanted.name.clone());

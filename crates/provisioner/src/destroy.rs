@@ -45,10 +45,26 @@ pub fn doomed(region: &str, inventory: &Inventory) -> Doomed {
     if used {
         doomed.shared.clear();
     }
+    // Whoever else is in a network would be out of it.
+    doomed.shared.retain(|resource| {
+        resource.kind() != Kind::Network
+            || !inventory
+                .resources
+                .iter()
+                .any(|other| !other.is_ours(&inventory.product) && is_in(other, resource.id))
+    });
     for list in [&mut doomed.goes, &mut doomed.shared] {
         list.sort_by_key(|resource| turn(resource.kind()));
     }
     doomed
+}
+
+fn is_in(resource: &Resource, network: i64) -> bool {
+    match &resource.detail {
+        Detail::Server(server) => server.networks.contains(&network),
+        Detail::Balancer(balancer) => balancer.networks.contains(&network),
+        _ => false,
+    }
 }
 
 impl Doomed {

@@ -106,6 +106,8 @@ pub struct Unaddressed {
     pub name: String,
     /// Whether its HAProxy will speak TLS.
     pub tls: bool,
+    /// Whether it will listen on 22, and on 80 or, with TLS, 443.
+    pub standard_ports: bool,
 }
 
 /// One Postgres writer and its standbys. Not the same thing as a region.

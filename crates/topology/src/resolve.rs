@@ -166,9 +166,14 @@ fn region(
         ));
     }
     let https = url.as_ref().is_some_and(|url| url.scheme() == "https");
-    let unaddressed = unaddressed.into_iter().map(|(name, host)| Unaddressed {
-        name: name.0.clone(),
-        tls: host.tls.unwrap_or(https),
+    let unaddressed = unaddressed.into_iter().map(|(name, host)| {
+        let tls = host.tls.unwrap_or(https);
+        let port = if tls { 443 } else { 80 };
+        Unaddressed {
+            name: name.0.clone(),
+            tls,
+            standard_ports: host.ssh_port == 22 && host.http_port.is_none_or(|found| found == port),
+        }
     });
     Some(Region {
         name: name.0.clone(),
