@@ -11,8 +11,8 @@ const PATH: &str = "/var/lib/regionwise-setup";
 #[error("the user data has {0} bytes, and a cloud takes at most {LIMIT}")]
 pub struct TooLarge(pub usize);
 
-/// The host key that a server is born with, in OpenSSH's forms. It is worth nothing once the server has made its final keys,
-/// which the first session asks for.
+/// The host key that a server is born with, in OpenSSH's forms. Root can read it in the server's metadata for as long as the
+/// server lives: it should make way for one that never left the server, which no step does yet.
 #[derive(Clone, Copy)]
 pub struct HostKey<'a> {
     pub private: &'a str,

@@ -1,4 +1,4 @@
-//! The host key with which a server is born: made here, used for the first connection, and destroyed there.
+//! The host key with which a server is born: made here, so that the first connection is pinned, and kept nowhere else.
 
 use std::io;
 use std::process::Stdio;

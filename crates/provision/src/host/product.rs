@@ -14,6 +14,7 @@ pub(super) fn steps(host: &Host) -> Vec<Step> {
     let root = format!("/var/lib/regionwise/{app}");
     let proxy = format!("regionwise-{app}-proxy.service");
     let reconcile = format!("regionwise-{app}-reconcile.service");
+    let port = host.system.http_port;
     vec![
         Step {
             name: "region-host",
@@ -65,8 +66,15 @@ pub(super) fn steps(host: &Host) -> Vec<Step> {
         command(
             "proxy-config",
             "a running HAProxy reads its configuration only when it is told, and drops no request then",
-            "true",
-            format!("systemctl reload {proxy}"),
+            format!(
+                "cmp -s {root}/haproxy.cfg /run/regionwise-{app}/read.cfg && ss -Hltn 'sport = :{port}' | grep -q ."
+            ),
+            // A reload ends before the new process listens.
+            format!(
+                "systemctl reload {proxy} || return 1\nfor _ in 1 2 3 4 5 6 7 8 9 10; do\n  \
+                 ! ss -Hltn 'sport = :{port}' | grep -q . || return 0\n  sleep 0.5\ndone\n\
+                 echo 'nothing listens on port {port}'\nreturn 1"
+            ),
             &["install"],
         ),
         command(
@@ -128,9 +136,13 @@ Wants=network-online.target
 Type=notify
 User={account}
 AmbientCapabilities=CAP_NET_BIND_SERVICE
+RuntimeDirectory=regionwise-{app}
+# What it has read, for whoever wants to know whether that is what the file says now.
+ExecStartPre=/bin/cp {root}/haproxy.cfg /run/regionwise-{app}/read.cfg
 ExecStart=/usr/sbin/haproxy -Ws -f {root}/haproxy.cfg
 ExecReload=/usr/sbin/haproxy -c -q -f {root}/haproxy.cfg
 ExecReload=/bin/kill -USR2 $MAINPID
+ExecReload=/bin/cp {root}/haproxy.cfg /run/regionwise-{app}/read.cfg
 KillMode=mixed
 Restart=always
 

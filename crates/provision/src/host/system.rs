@@ -8,9 +8,9 @@ const SYSTEM_CHECK: &str = r#"
 [ -d /run/systemd/system ] || { echo 'systemd does not run here'; return 1; }
 # shellcheck source=/dev/null
 . /etc/os-release
-case $ID-$VERSION_ID in
+case ${ID:-}-${VERSION_ID:-} in
   debian-12 | debian-13 | ubuntu-24.04) ;;
-  *) echo "this is $ID ${VERSION_ID:-}: only Debian 12, Debian 13 and Ubuntu 24.04 are supported"; return 1 ;;
+  *) echo "this is ${ID:-nothing known} ${VERSION_ID:-}: only Debian 12, Debian 13 and Ubuntu 24.04 are supported"; return 1 ;;
 esac
 "#;
 
@@ -79,6 +79,7 @@ Conflicts=shutdown.target
 # Its `flush ruleset` would take our table away, too.
 After=local-fs.target nftables.service
 PartOf=nftables.service
+ReloadPropagatedFrom=nftables.service
 
 [Service]
 Type=oneshot
@@ -166,7 +167,7 @@ pub(super) fn plain() -> Vec<Step> {
         text(
             "security-updates",
             "security updates come by themselves, and restart neither the database nor containers",
-            "/etc/apt/apt.conf.d/52regionwise",
+            "/etc/apt/apt.conf.d/zz-regionwise",
             0o644,
             UNATTENDED,
         ),
@@ -290,6 +291,11 @@ table inet regionwise {{
     type filter hook forward priority filter; policy accept;
     # The cloud's metadata holds the user data; a container has no business there.
     ip daddr 169.254.169.254 drop
+  }}
+  chain output {{
+    type filter hook output priority filter; policy accept;
+    # Nor has a release.
+    ip daddr 169.254.169.254 meta skuid != 0 drop
   }}
 }}
 ",

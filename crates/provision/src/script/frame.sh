@@ -117,6 +117,7 @@ arm() {
       fi
     done
     guarded_undo
+    echo 'sync'
     echo 'touch /run/regionwise-reverted'
     echo "rm -rf $guard"
   } > "$guard/revert"
@@ -132,10 +133,12 @@ arm() {
 Description=Undo a change of firewall or sshd that nobody has confirmed
 DefaultDependencies=no
 After=local-fs.target
-Before=regionwise-firewall.service ssh.service ssh.socket
+# Before sysinit.target, so that it restarts nothing that waits for it.
+Before=sysinit.target regionwise-firewall.service ssh.service ssh.socket
 
 [Service]
 Type=oneshot
+TimeoutStartSec=60
 ExecStart=/bin/sh $guard/revert
 
 [Install]
@@ -144,6 +147,8 @@ END
   # The lock is not for what lives longer than this script.
   systemd-run --quiet --collect --unit=regionwise-revert --timer-property=AccuracySec=1s \
     --on-active=GUARD_SECONDS sh "$guard/revert" 9>&- || return 1
+  # Somebody who is locked out resets the machine: the way back must be on the disk before the change is.
+  sync
   armed=yes
 }
 
@@ -194,8 +199,10 @@ packages() {
   fi
   wanted "$name" || return 0
   {
-    refresh && apt-get -qq -y -o DPkg::Lock::Timeout=300 -o Dpkg::Options::=--force-confold \
-      --no-install-recommends install "$@" 9>&-
+    # What a reboot interrupted comes first. Nothing of somebody's is removed for it.
+    dpkg --configure -a --force-confold && refresh \
+      && apt-get -qq -y -o DPkg::Lock::Timeout=300 -o Dpkg::Options::=--force-confold --no-remove \
+        --no-install-recommends install "$@" 9>&-
   } > "$work/out" 2>&1 || fail "$name"
   did "$name"
 }
