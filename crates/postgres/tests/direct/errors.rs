@@ -65,8 +65,9 @@ async fn a_session_ended_by_the_server_says_so_and_stays_ended() {
     let killer = server.open_with(&options()).await.unwrap();
     let pid = session.backend_pid();
     let (answer, killed) = tokio::join!(session.query("SELECT pg_sleep(600)", &[]), async {
+        // Once it sleeps: between two messages of the protocol it would just be gone.
         let kill = "SELECT pg_terminate_backend($1)
-                    FROM pg_stat_activity WHERE pid = $1 AND query ~ 'sleep'";
+                    FROM pg_stat_activity WHERE pid = $1 AND wait_event = 'PgSleep'";
         while killer.query(kill, &[&pid]).await.unwrap().is_empty() {}
     });
     let () = killed;
