@@ -1,5 +1,10 @@
 //! A residency with a project of its own.
 
+#![expect(
+    clippy::unwrap_used,
+    reason = "a helper of a test panics like the test does"
+)]
+
 use regionwise_provision::{
     Catalogue, Change, Detail, Inventory, Plan, Resource, Server, Spec, Wanted, plan,
     settle_across, wanted,
