@@ -74,9 +74,7 @@ fn other_regions_and_other_peoples_resources_stay_and_so_does_what_is_shared() {
         .hetzner
         .project(|project| project.elsewhere("POST", "/placement_groups", &foreign));
     let before = world.hetzner.servers().len();
-    world
-        .run(&["--region", "us-east", "--destroy", "--confirm", "us-east"])
-        .ends(0);
+    world.destroy("us-east");
     assert_eq!(world.hetzner.servers().len(), before - 4);
     let (groups, keys, networks) = world.hetzner.project(|project| {
         let groups: Vec<String> = project
@@ -126,15 +124,7 @@ fn a_volume_that_lost_its_region_is_not_taken_for_something_shared() {
     world
         .hetzner
         .project(|project| project.elsewhere("PUT", &format!("/volumes/{id}"), &labels));
-    world
-        .run(&[
-            "--region",
-            "ap-singapore",
-            "--destroy",
-            "--confirm",
-            "ap-singapore",
-        ])
-        .ends(0);
+    world.destroy("ap-singapore");
     let (counts, _) = world.count();
     assert_eq!(
         (&counts["servers"], &counts["volumes"], &counts["networks"]),
@@ -152,15 +142,7 @@ fn a_delete_whose_answer_is_lost_is_sent_again_and_what_is_gone_is_no_error() {
     world
         .hetzner
         .fail(Fault::once("DELETE", path, Kind::TimeoutAfter));
-    world
-        .run(&[
-            "--region",
-            "ap-singapore",
-            "--destroy",
-            "--confirm",
-            "ap-singapore",
-        ])
-        .ends(0);
+    world.destroy("ap-singapore");
     assert_eq!(world.hetzner.servers().len(), 0);
 }
 
@@ -175,15 +157,7 @@ fn a_network_that_somebody_elses_server_is_in_stays() {
     world
         .hetzner
         .project(|project| project.elsewhere("POST", "/servers", &theirs));
-    world
-        .run(&[
-            "--region",
-            "ap-singapore",
-            "--destroy",
-            "--confirm",
-            "ap-singapore",
-        ])
-        .ends(0);
+    world.destroy("ap-singapore");
     let (servers, networks) = world
         .hetzner
         .project(|project| (project.servers.len(), project.networks.len()));

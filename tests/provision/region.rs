@@ -258,15 +258,7 @@ fn hosts_whose_names_end_alike_get_their_own_addresses() {
 fn an_address_in_the_file_that_is_not_the_servers_is_said_and_not_passed() {
     let world = World::new();
     world.provision("ap-singapore");
-    world
-        .run(&[
-            "--region",
-            "ap-singapore",
-            "--destroy",
-            "--confirm",
-            "ap-singapore",
-        ])
-        .ends(0);
+    world.destroy("ap-singapore");
     let run = world.run(&["--region", "ap-singapore"]).ends(10);
     run.because("address-differs");
     world.run(&["drift", "--region", "ap-singapore"]).ends(10);
@@ -420,15 +412,7 @@ fn an_address_that_somebody_put_on_our_server_is_not_taken_for_ours() {
 fn a_kept_volume_holds_its_server_in_its_place() {
     let world = World::new();
     world.provision("ap-singapore");
-    world
-        .run(&[
-            "--region",
-            "ap-singapore",
-            "--destroy",
-            "--confirm",
-            "ap-singapore",
-        ])
-        .ends(0);
+    world.destroy("ap-singapore");
     world.change(
         "{ name = \"us-sin\", location = \"sin\"",
         "{ name = \"us-sin\", region = \"ap-singapore\", location = \"hil\"",

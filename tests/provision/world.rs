@@ -110,6 +110,13 @@ impl World {
         self.run(&["--region", region]).ends(0)
     }
 
+    /// Takes a region away but for its volumes, which must go well.
+    #[track_caller]
+    pub(crate) fn destroy(&self, region: &str) -> Run {
+        self.run(&["--region", region, "--destroy", "--confirm", region])
+            .ends(0)
+    }
+
     /// How many there are of each kind, and the names that more than one has.
     pub(crate) fn count(&self) -> (Value, Vec<String>) {
         self.hetzner.project(|project| {

@@ -1,5 +1,8 @@
 //! From the file to the model: reads every value, asks every rule of [`crate::rules`], and reports all that is broken.
 
+mod migration;
+mod provision;
+
 use std::collections::BTreeMap;
 use std::time::Duration;
 
@@ -7,17 +10,15 @@ use url::Url;
 
 use crate::file::{
     BudgetFile, ClusterFile, Currency, DurationText, File, GithubFile, HealthFile, HostFile,
-    Identifier, LagFile, MigrationFile, Name, NodeFile, OwnerFile, ProvisionFile, RegionFile,
-    ResidencyFile, RolesFile, RolloutFile, SidesFile, TableFile, TableText, Word,
+    LagFile, Name, NodeFile, RegionFile, ResidencyFile, RolloutFile,
 };
 use crate::model::{
-    BalancerServers, Budget, Cluster, DatabaseServers, Github, HealthRule, Host, LagRule,
-    Migration, Node, OwnerRule, Product, Provision, Region, Residency, Roles, RolloutRule, Sides,
-    Ssh, TableRule, Topology, Unaddressed,
+    Budget, Cluster, Github, HealthRule, Host, LagRule, Node, Product, Region, Residency,
+    RolloutRule, Ssh, Topology, Unaddressed,
 };
 use crate::problem::{Finding, Key};
 use crate::rules::values::{self, Limits};
-use crate::rules::{self, github, migration, provision};
+use crate::rules::{self, github};
 
 /// Whether every host must have an address.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -31,7 +32,7 @@ pub(crate) fn resolve(file: &File, addresses: Addresses) -> Result<Topology, Vec
     let mut found = Found::default();
     let topology = topology(file, &mut found);
     if addresses == Addresses::Required {
-        found.all(provision::hosts_without_address(file));
+        found.all(rules::provision::hosts_without_address(file));
     }
     match topology {
         Some(topology) if found.0.is_empty() => Ok(topology),
@@ -69,11 +70,11 @@ fn topology(file: &File, found: &mut Found) -> Option<Topology> {
     // Not `?`: a file without the section is complete, one with a broken section is not.
     let migration = match &file.migration {
         None => Some(None),
-        Some(section) => migration(section, file, found).map(Some),
+        Some(section) => migration::section(section, file, found).map(Some),
     };
     let provision = match &file.provision {
         None => Some(None),
-        Some(section) => provision_section(section, found).map(Some),
+        Some(section) => provision::section(section, found).map(Some),
     };
     let github = github_section(&file.github, file, found);
     let rollout = rollout?;
@@ -140,7 +141,9 @@ fn region(
     ));
     found.all(rules::cluster_unknown(key, region, file));
     found.all(rules::region_outside_residency(key, region, file));
-    found.all(provision::fallbacks_outside_residency(key, region, file));
+    found.all(rules::provision::fallbacks_outside_residency(
+        key, region, file,
+    ));
     for (at, location) in region.fallback_locations.iter().enumerate() {
         let key = key.name("fallback_locations").index(at);
         found.all(values::not_a_location(&key, location));
@@ -230,7 +233,7 @@ fn clusters(file: &File, found: &mut Found) -> Option<BTreeMap<String, Cluster>>
         .collect();
     found.all(rules::nodes_with_one_name(file));
     found.all(rules::nodes_with_one_dsn(file));
-    found.all(provision::region_of_a_node_unknown(file));
+    found.all(rules::provision::region_of_a_node_unknown(file));
     clusters.into_iter().collect()
 }
 
@@ -450,61 +453,6 @@ fn budget(budget: &BudgetFile) -> Budget {
     }
 }
 
-fn provision_section(section: &ProvisionFile, found: &mut Found) -> Option<Provision> {
-    let key = Key::default().name("provision");
-    let token = found.read(values::secret(&key.name("token"), &section.token));
-    found.all(values::not_a_word(&key.name("image"), &section.image));
-    let ssh_from: Vec<Option<_>> = section
-        .ssh_from
-        .iter()
-        .enumerate()
-        .map(|(at, range)| found.read(provision::range(&key.name("ssh_from").index(at), range)))
-        .collect();
-    for (at, path) in section.root_keys.iter().enumerate() {
-        found.all(values::not_a_path(&key.name("root_keys").index(at), path));
-    }
-    let certificate = section
-        .load_balancer
-        .as_ref()
-        .and_then(|balancer| balancer.certificate.as_ref());
-    found.all(
-        certificate.and_then(|name| {
-            values::not_a_word(&key.name("load_balancer").name("certificate"), name)
-        }),
-    );
-    let mut types = |role: &str, types: &[Word]| -> Vec<String> {
-        let key = key.name(role).name("types");
-        found.all(provision::not_types(&key, types));
-        types.iter().map(|word| word.0.clone()).collect()
-    };
-    Some(Provision {
-        api: types("api", &section.api.types),
-        database: section.database.as_ref().map(|database| DatabaseServers {
-            types: types("database", &database.types),
-            volume_gb: database.volume_gb,
-        }),
-        redis: section
-            .redis
-            .as_ref()
-            .map(|redis| types("redis", &redis.types)),
-        load_balancer: section
-            .load_balancer
-            .as_ref()
-            .map(|balancer| BalancerServers {
-                types: types("load_balancer", &balancer.types),
-                certificate: balancer.certificate.as_ref().map(|name| name.0.clone()),
-            }),
-        token: token?,
-        image: section.image.0.clone(),
-        root_keys: section
-            .root_keys
-            .iter()
-            .map(|path| path.0.clone())
-            .collect(),
-        ssh_from: ssh_from.into_iter().collect::<Option<_>>()?,
-    })
-}
-
 fn github_section(section: &GithubFile, file: &File, found: &mut Found) -> Github {
     let key = Key::default().name("github");
     found.all(github::protected_region_unknown(&key, section, file));
@@ -521,161 +469,4 @@ fn github_section(section: &GithubFile, file: &File, found: &mut Found) -> Githu
             .collect(),
         environment_prefix: section.environment_prefix.0.clone(),
     }
-}
-
-fn migration(section: &MigrationFile, file: &File, found: &mut Found) -> Option<Migration> {
-    let key = Key::default().name("migration");
-    for (name, cluster) in [("from", &section.from), ("to", &section.to)] {
-        found.all(migration::migration_cluster_unknown(
-            &key.name(name),
-            cluster,
-            file,
-        ));
-    }
-    found.all(migration::migration_to_itself(&key, section));
-    found.all(values::not_a_table(&key.name("root"), &section.root));
-    let users = found.read(migration::migrating_users(
-        &key.name("users"),
-        section,
-        file,
-    ));
-    let route_cache_ttl = duration(
-        &key,
-        "route_cache_ttl",
-        &section.route_cache_ttl,
-        Limits::STEP,
-        found,
-    );
-    let roles = roles(&key.name("roles"), &section.roles, section, file, found);
-    let tables = section
-        .tables
-        .iter()
-        .map(|(name, table)| {
-            let key = key.name("tables").name(&name.0);
-            found.all(values::key_not_a_table(&key, name));
-            found.all(migration::rule_for_the_root(&key, name, section));
-            (short(name), table_rule(&key, table, found))
-        })
-        .collect();
-    found.all(migration::table_twice(&key.name("tables"), section));
-    Some(Migration {
-        from: section.from.0.clone(),
-        to: section.to.0.clone(),
-        root: short(&section.root),
-        users: users?,
-        route_cache_ttl: route_cache_ttl?,
-        roles: roles?,
-        tables,
-    })
-}
-
-/// The name as a report writes it: without `public`.
-fn short(table: &TableText) -> String {
-    let name = table.0.strip_prefix("public.").unwrap_or(&table.0);
-    name.to_owned()
-}
-
-fn roles(
-    key: &Key,
-    roles: &RolesFile,
-    section: &MigrationFile,
-    file: &File,
-    found: &mut Found,
-) -> Option<Roles> {
-    let mut read = |name: &str, sides: &Option<SidesFile>| match sides {
-        None => Some(None),
-        Some(sides) => self::sides(&key.name(name), sides, found).map(Some),
-    };
-    let install = read("install", &roles.install);
-    let mover = read("move", &roles.mover);
-    let verify = read("verify", &roles.verify);
-    let install = match install? {
-        Some(install) => install,
-        None => primaries(section, file)?,
-    };
-    let mover = mover?.unwrap_or_else(|| install.clone());
-    Some(Roles {
-        verify: verify?.unwrap_or_else(|| mover.clone()),
-        install,
-        mover,
-    })
-}
-
-fn sides(key: &Key, sides: &SidesFile, found: &mut Found) -> Option<Sides> {
-    let from = found.read(values::secret(&key.name("from"), &sides.from));
-    let to = found.read(values::secret(&key.name("to"), &sides.to));
-    let sides = Sides {
-        from: from?,
-        to: to?,
-    };
-    found.all(migration::sides_with_one_dsn(key, &sides));
-    Some(sides)
-}
-
-/// What is wrong with these references is found where they stand.
-fn primaries(section: &MigrationFile, file: &File) -> Option<Sides> {
-    let dsn = |cluster: &Name| {
-        let primary = &file.clusters.get(cluster)?.primary;
-        values::secret(&Key::default(), &primary.dsn).ok()
-    };
-    Some(Sides {
-        from: dsn(&section.from)?,
-        to: dsn(&section.to)?,
-    })
-}
-
-fn table_rule(key: &Key, table: &TableFile, found: &mut Found) -> TableRule {
-    found.all(migration::table_rule_says_nothing(key, table));
-    found.all(migration::table_rules_contradict(key, table));
-    found.all(values::not_identifiers(
-        &key.name("owner_by"),
-        &table.owner_by,
-    ));
-    let owner = table.owner.as_ref().map(|owner| {
-        let key = key.name("owner");
-        found.all(values::not_identifiers(
-            &key.name("columns"),
-            &owner.columns,
-        ));
-        found.all(values::not_a_table(
-            &key.name("references"),
-            &owner.references,
-        ));
-        found.all(values::not_identifiers(
-            &key.name("referenced"),
-            &owner.referenced,
-        ));
-        found.all(migration::owner_columns_do_not_pair(&key, owner));
-        owner_rule(owner)
-    });
-    for column in table.columns.keys() {
-        found.all(values::key_not_an_identifier(
-            &key.name("columns").name(&column.0),
-            column,
-        ));
-    }
-    TableRule {
-        owner,
-        owner_by: texts(&table.owner_by),
-        stays: table.stays,
-        unowned: table.unowned,
-        shared: table.shared,
-        other_users: table
-            .columns
-            .iter()
-            .map(|(name, column)| (name.0.clone(), column.other_user))
-            .collect(),
-    }
-}
-
-fn owner_rule(owner: &OwnerFile) -> OwnerRule {
-    OwnerRule {
-        columns: texts(&owner.columns),
-        references: short(&owner.references),
-        referenced: texts(&owner.referenced),
-    }
-}
-
-fn texts(names: &[Identifier]) -> Vec<String> {
-    names.iter().map(|name| name.0.clone()).collect()
 }
