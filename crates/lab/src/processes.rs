@@ -5,8 +5,8 @@
 
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
-use std::fs;
-use std::io;
+use std::fs::{self, File};
+use std::io::{self, Read};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -21,6 +21,12 @@ use rustix::process::{
 
 /// In the environment of every process of a lab, also of those started over ssh: the lab's directory.
 pub const MARK: &str = "REGIONWISE_LAB";
+
+/// How long a process may be in the middle of execve(2). Some have no environment; they are not waited for longer.
+const BECOMING: Duration = Duration::from_millis(200);
+
+/// What Linux allows for words and environment of a program together, unless a limit of the stack is raised.
+const ENVIRON_LIMIT: usize = 2 * 1024 * 1024;
 
 /// From now on orphans below this process become its children.
 pub fn become_subreaper() -> io::Result<()> {
@@ -93,13 +99,30 @@ pub fn marked(dir: &Path) -> Vec<Pid> {
     let mark = [MARK.as_bytes(), b"=", dir.as_os_str().as_bytes()].concat();
     let carries = |pid: &Pid| {
         // Unreadable means another account's: not ours to end.
-        fs::read(format!("/proc/{pid}/environ"))
+        environ(*pid)
             .is_ok_and(|environ| environ.split(|byte| *byte == 0).any(|entry| entry == mark))
     };
     pids()
         .filter(|pid| *pid != getpid())
         .filter(carries)
         .collect()
+}
+
+/// The environment of a process, also of one that is becoming another program just now.
+fn environ(pid: Pid) -> io::Result<Vec<u8>> {
+    let deadline = Instant::now() + BECOMING;
+    let mut environ = vec![0; ENVIRON_LIMIT];
+    loop {
+        // In one read: an execve(2) between two of them cuts the text off where it was.
+        let length = File::open(format!("/proc/{pid}/environ"))?.read(&mut environ)?;
+        // A zombie and a thread of the kernel have no program. In the middle of execve(2) there is one, and nothing to read.
+        let program = fs::read_link(format!("/proc/{pid}/exe")).is_ok();
+        if length > 0 || !program || Instant::now() >= deadline {
+            environ.truncate(length);
+            return Ok(environ);
+        }
+        std::thread::yield_now();
+    }
 }
 
 /// Ends what a lab has left behind after its guard and its supervisor were killed together. Returns how many
@@ -240,5 +263,27 @@ mod tests {
         child.wait().expect("a status");
         assert!(!descendants().contains(&child_pid));
         assert!(marked(dir.path()).is_empty());
+    }
+
+    #[test]
+    fn a_process_that_becomes_another_program_is_marked_all_the_time() {
+        let dir = tempfile::tempdir().expect("a directory");
+        // Each `env` becomes the next shell; hundreds of them are looked at in the middle of it.
+        let turns = "test $1 = 0 || exec env sh -c \"$0\" \"$0\" $(($1 - 1)); read end";
+        let mut child = Command::new("sh")
+            .args(["-c", turns, turns, "300"])
+            .env(super::MARK, dir.path())
+            .stdin(Stdio::piped())
+            .spawn()
+            .expect("sh");
+        let child_pid = pid(child.id()).expect("a pid");
+        let end = std::time::Instant::now() + std::time::Duration::from_millis(500);
+        let mut looks = 0;
+        while std::time::Instant::now() < end {
+            assert_eq!(marked(dir.path()), [child_pid], "look {looks}");
+            looks += 1;
+        }
+        drop(child.stdin.take());
+        child.wait().expect("a status");
     }
 }
