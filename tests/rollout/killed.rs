@@ -82,7 +82,21 @@ fn the_same_operation_goes_on_where_it_was_killed_and_another_one_waits_for_its_
     thread::scope(|scope| {
         scope.spawn(|| {
             killed_after_the_switch(EU);
-            world.deploy(EU, &v2, "o2").expect(Verdict::Proceed);
+            let deadline = |host: &str| {
+                world.json(host, "intent.json")["deadline_ms"]
+                    .as_u64()
+                    .unwrap()
+            };
+            let first: Vec<u64> = hosts(EU).iter().map(|host| deadline(host)).collect();
+            let mut running = world.begin(EU, &v2, "o2");
+            running.wait_for("serves it already");
+            wait_until("a deadline of its own", || {
+                hosts(EU)
+                    .iter()
+                    .zip(&first)
+                    .all(|(host, first)| deadline(host) > *first)
+            });
+            running.finish().expect(Verdict::Proceed);
             world.assert_serves(EU, "v2");
             assert_eq!(
                 world.events("eu-1")[3..],

@@ -6,6 +6,10 @@ use crate::lease::{BootTime, Holder, OperationKind};
 use crate::release::Digest;
 use crate::slot::Slot;
 
+/// What an operation needs from its lock to its commit when the release is prepared already, in milliseconds. It is
+/// asked for this much of the deadline, so that the host does not go back in between.
+const RESUME_NEEDS_MS: u64 = 3_000;
+
 /// Written before anything moves, removed when nothing is left to settle.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Intent {
@@ -55,7 +59,14 @@ pub enum Settle {
 impl Intent {
     /// Whether the time for a confirm is over. A deadline of another boot is: its timer died with that boot.
     pub fn expired(&self, now: &BootTime) -> bool {
-        self.boot_id != now.boot_id || self.deadline_ms.is_some_and(|deadline| now.ms >= deadline)
+        self.expires_within(0, now)
+    }
+
+    fn expires_within(&self, ms: u64, now: &BootTime) -> bool {
+        self.boot_id != now.boot_id
+            || self
+                .deadline_ms
+                .is_some_and(|deadline| now.ms + ms >= deadline)
     }
 
     /// Settles the intent for `asker`: who takes the lock, or `None` for timer and boot.
@@ -66,12 +77,12 @@ impl Intent {
         match self.kind {
             OperationKind::Rollback => Settle::Forwards,
             OperationKind::Deploy | OperationKind::Close => match asker {
-                // The same operation came back: it reads the truth and decides itself, as long as there is time. When it
-                // came to undo itself it has decided.
+                // The same operation came back: it reads the truth and decides itself, as long as there is time to come
+                // to its commit, which sets a new deadline. When it came to undo itself it has decided.
                 Some(holder)
                     if holder.operation == self.operation
                         && holder.kind != OperationKind::Rollback
-                        && !self.expired(now) =>
+                        && !self.expires_within(RESUME_NEEDS_MS, now) =>
                 {
                     Settle::Leave
                 }
@@ -126,16 +137,20 @@ mod tests {
 
     #[test]
     fn an_unconfirmed_deploy_goes_back_when_its_time_is_over_or_another_operation_comes() {
-        let deploy = intent(OperationKind::Deploy, Some(100));
-        assert_eq!(deploy.settle(None, &at(99)), Settle::Leave);
-        assert_eq!(deploy.settle(None, &at(100)), Settle::Backwards);
-        let (same, other) = (
-            holder("op", OperationKind::Deploy),
-            holder("other", OperationKind::Deploy),
-        );
-        assert_eq!(deploy.settle(Some(&same), &at(99)), Settle::Leave);
-        assert_eq!(deploy.settle(Some(&same), &at(100)), Settle::Backwards);
+        let deploy = intent(OperationKind::Deploy, Some(8_000));
+        assert_eq!(deploy.settle(None, &at(7_999)), Settle::Leave);
+        assert_eq!(deploy.settle(None, &at(8_000)), Settle::Backwards);
+        let other = holder("other", OperationKind::Deploy);
         assert_eq!(deploy.settle(Some(&other), &at(0)), Settle::Backwards);
+    }
+
+    #[test]
+    fn an_operation_that_comes_back_goes_on_only_with_time_enough_to_come_to_its_commit() {
+        let deploy = intent(OperationKind::Deploy, Some(8_000));
+        let same = holder("op", OperationKind::Deploy);
+        assert_eq!(deploy.settle(Some(&same), &at(4_999)), Settle::Leave);
+        assert_eq!(deploy.settle(Some(&same), &at(5_000)), Settle::Backwards);
+        assert_eq!(deploy.settle(Some(&same), &at(9_000)), Settle::Backwards);
     }
 
     #[test]

@@ -37,8 +37,11 @@ impl Host {
         let _state = self.lock_state().await?;
         self.renew(claim)?;
         let now = clock::boot_time()?;
+        let deadline_ms = now.ms + u64::try_from(confirm_within.as_millis()).unwrap_or(u64::MAX);
         let active = traffic::active(&self.layout)?;
-        if let Some(intent) = self.intent()? {
+        if let Some(mut intent) = self.intent()? {
+            // Whoever comes back has the whole time again: with the rest of it the host might go back while it looks.
+            intent.deadline_ms = intent.deadline_ms.map(|_| deadline_ms);
             return self
                 .commit_again(claim, &intent, release, active, begun)
                 .await;
@@ -65,15 +68,13 @@ impl Host {
         }
         self.still_answers(slot, release).await?;
         let deploy = claim.kind() != OperationKind::Rollback;
-        let deadline_ms =
-            deploy.then(|| now.ms + u64::try_from(confirm_within.as_millis()).unwrap_or(u64::MAX));
         let intent = Intent {
             operation: claim.operation().to_owned(),
             kind: claim.kind(),
             fence: claim.fence,
             from,
             to: self.place(slot)?,
-            deadline_ms,
+            deadline_ms: deploy.then_some(deadline_ms),
             boot_id: now.boot_id,
             phase: Phase::Switching,
         };
@@ -136,7 +137,8 @@ impl Host {
             )));
         }
         if intent.deadline_ms.is_some() && intent.phase != Phase::Confirmed {
-            // The first attempt may have died before it armed one; two of them watch the same intent in peace.
+            durable::write(&self.layout, &self.layout.intent(), intent)?;
+            // The one that watches the old deadline finds that it is not over, and ends.
             self.arm_dead_man()?;
         }
         if active != Some(intent.to.slot) {
