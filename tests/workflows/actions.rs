@@ -8,7 +8,7 @@ use crate::act::{Site, root};
 use crate::compat::{PIN, TOOLKIT};
 
 /// The binaries that somebody runs in a workflow, with the verbs of those that have some.
-const BINARIES: [(&str, &[&str]); 8] = [
+const BINARIES: [(&str, &[&str]); 9] = [
     ("check-replication-lag", &[""]),
     ("deploy-region", &["", "close", "status"]),
     (
@@ -26,6 +26,10 @@ const BINARIES: [(&str, &[&str]); 8] = [
     ),
     ("plan-topology", &["workflow"]),
     ("preflight", &[""]),
+    (
+        "provision-region",
+        &["", "status", "drift", "adopt", "host"],
+    ),
     ("report-rollout", &["environments", "deployment", "finish"]),
     ("rollback-region", &[""]),
     ("smoke-test", &[""]),

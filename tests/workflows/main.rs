@@ -17,6 +17,7 @@ mod lab;
 mod lint;
 mod matrix;
 mod migrate;
+mod provision;
 mod rollout;
 mod setup;
 mod single;
