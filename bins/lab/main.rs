@@ -6,6 +6,7 @@
 
 mod change;
 mod fill;
+mod hetzner;
 mod load;
 mod report;
 mod run;
@@ -47,6 +48,8 @@ enum Command {
     Env(Where),
     /// Start a lab, run a command in it, stop the lab.
     Run(run::Run),
+    /// Run a command beside an empty Hetzner project that costs nothing.
+    Hetzner(hetzner::Hetzner),
     /// Change the link from one region to another.
     Link(change::Link),
     /// Hold a standby back, or let it go on.
@@ -162,6 +165,7 @@ fn run(command: Command) -> Result<u8, Failure> {
             report::print(&report::exports(&status)).map(|()| 0)
         }
         Command::Run(args) => args.run(),
+        Command::Hetzner(args) => args.run(),
         Command::Link(args) => args.run(),
         Command::Standby(args) => args.run(),
         Command::Dependency(args) => args.run(),

@@ -1,13 +1,13 @@
 //! `lab run -- COMMAND`: a lab for the life of one command, and no longer than this process.
 
+use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::process::{self, Child, Command};
-use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use clap::Args;
-use regionwise_lab::control::Status;
 use regionwise_lab::processes::{Signal, become_subreaper, kill_descendants, send};
 
 use crate::report::Failure;
@@ -34,23 +34,34 @@ impl Run {
             Started::Stopped(stop) => return Ok(stop.exit_code()),
             Started::Ready(launched, status) => (launched, status),
         };
-        let tether = tether(&self.command, &status)?;
-        let pid = tether.id();
-        thread::spawn(move || {
-            let code = wait(tether);
-            // Nobody waits any more when this process is ending.
-            let _ = sender.send(Event::CommandEnded(code));
-        });
-        let code = until_the_command_ends(pid, &events);
+        let code = run_to_its_end(&self.command, &status.env, sender, &events);
         launched.stop()?;
         // Whatever the tether has lost when somebody killed it.
         kill_descendants();
-        Ok(code)
+        code
     }
 }
 
+/// Runs a command with more in its environment, passes signals on to it, and leaves nothing that it started. Only for a
+/// subreaper.
+pub(crate) fn run_to_its_end(
+    command: &[OsString],
+    env: &BTreeMap<String, String>,
+    sender: Sender<Event>,
+    events: &Receiver<Event>,
+) -> Result<u8, Failure> {
+    let tether = tether(command, env)?;
+    let pid = tether.id();
+    thread::spawn(move || {
+        let code = wait(tether);
+        // Nobody waits any more when this process is ending.
+        let _ = sender.send(Event::CommandEnded(code));
+    });
+    Ok(until_the_command_ends(pid, events))
+}
+
 /// Starts the command below a tether, which ends everything it starts. In our account and our foreground.
-fn tether(command: &[OsString], status: &Status) -> Result<Child, Failure> {
+fn tether(command: &[OsString], env: &BTreeMap<String, String>) -> Result<Child, Failure> {
     let this = std::env::current_exe()?;
     let mut tether = Command::new(this);
     tether
@@ -59,7 +70,7 @@ fn tether(command: &[OsString], status: &Status) -> Result<Child, Failure> {
         .arg(process::id().to_string())
         .arg("--")
         .args(command);
-    Ok(tether.envs(&status.env).spawn()?)
+    Ok(tether.envs(env).spawn()?)
 }
 
 fn wait(mut tether: Child) -> u8 {

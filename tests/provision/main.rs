@@ -6,6 +6,7 @@
 )]
 
 mod destroy;
+mod emulated;
 mod killed;
 mod plan;
 mod region;
