@@ -9,6 +9,7 @@ use std::thread;
 use std::time::{Duration, Instant, SystemTime};
 
 use regionwise_lab::control::ProcessAction;
+use regionwise_lab::skipped;
 use regionwise_protocol::{HostFacts, Reply, Request, VERSION};
 use regionwise_rollout::Verdict;
 use regionwise_rollout::lease::{Holder, OperationKind};
@@ -184,10 +185,10 @@ fn a_full_disk_stops_a_deploy_and_does_not_stop_a_rollback() {
         .output()
         .unwrap();
     if !mounts.status.success() {
-        println!(
-            "skipped: a full disk needs the right to mount a tmpfs: {}",
-            String::from_utf8_lossy(&mounts.stderr)
-        );
+        let said = String::from_utf8_lossy(&mounts.stderr);
+        skipped(&format!(
+            "a full disk needs the right to mount a tmpfs: {said}"
+        ));
         return;
     }
     run("umount", &[path(&probe)]);

@@ -6,6 +6,8 @@
 use std::path::Path;
 use std::process::Command;
 
+use regionwise_lab::skipped;
+
 const SCRIPT: &str = r#"
 set -eu
 work=$1 bin=$2 root=$work/lib/shop
@@ -111,7 +113,9 @@ fn a_bare_machine_becomes_a_host_and_serves_its_first_release() {
     let said = String::from_utf8_lossy(&output.stdout).into_owned()
         + &String::from_utf8_lossy(&output.stderr);
     if !root && said.starts_with("sudo:") {
-        println!("skipped: making an account needs root, and sudo says: {said}");
+        skipped(&format!(
+            "making an account needs root, and sudo says: {said}"
+        ));
         return;
     }
     if !root {

@@ -3,6 +3,8 @@
 use std::path::Path;
 use std::process::Command;
 
+use regionwise_lab::skipped;
+
 /// Runs the script as an ordinary account without sudo; `hidden` commands are made to be missing.
 #[expect(clippy::print_stdout, reason = "a skipped test says so")]
 fn setup(hidden: &[&str], env: &[&str], words: &[&str]) -> Option<(Option<i32>, String)> {
@@ -36,7 +38,9 @@ fn setup(hidden: &[&str], env: &[&str], words: &[&str]) -> Option<(Option<i32>, 
     let output = command.output().unwrap();
     let said = String::from_utf8_lossy(&output.stderr).into_owned();
     if !root && said.starts_with("sudo:") {
-        println!("skipped: hiding commands needs root, and sudo says: {said}");
+        skipped(&format!(
+            "hiding commands needs root, and sudo says: {said}"
+        ));
         return None;
     }
     Some((output.status.code(), said))

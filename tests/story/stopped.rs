@@ -6,7 +6,7 @@ use std::path::Path;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use regionwise_lab::Options;
+use regionwise_lab::{Options, skipped};
 use serde_json::Value;
 
 use crate::world::{Done, World};
@@ -267,7 +267,7 @@ fn a_locale_with_a_decimal_comma_leaves_the_log_json() {
         .arg(locales.join("de_DE.UTF-8"))
         .output();
     if !locales.join("de_DE.UTF-8").exists() {
-        println!("skipped: localedef cannot make de_DE.UTF-8: {made:?}");
+        skipped(&format!("localedef cannot make de_DE.UTF-8: {made:?}"));
         return;
     }
     let mut command = world.script(Path::new("/nowhere/v1.toml"), "x", &[], None);

@@ -33,9 +33,11 @@ mod programs;
 mod regions_file;
 mod running;
 mod site;
+mod skip;
 pub mod supervisor;
 pub mod timeline;
 
 pub use control::LinkChange;
 pub use lab::{Lab, NoLab, Options, Standby};
 pub use site::Progress;
+pub use skip::skipped;
