@@ -5,7 +5,7 @@ use regionwise_provision::Resource;
 use regionwise_provisioner::{Doomed, Gone, Project, Why, destroy, doomed};
 use regionwise_rollout::Verdict;
 
-use crate::look::{World, unseen};
+use crate::look::World;
 use crate::region::RegionArgs;
 use crate::texts;
 
@@ -20,8 +20,8 @@ pub(crate) async fn run(
     let hetzners = world.connections(&args.api, &say)?;
     let looking = async {
         let mut projects = Vec::new();
-        for hetzner in hetzners {
-            let inventory = hetzner.inventory().await.map_err(|error| unseen(&error))?;
+        let inventories = world.inventories(&hetzners).await?;
+        for (hetzner, inventory) in hetzners.into_iter().zip(inventories) {
             let doomed = doomed(&region.name, &inventory);
             let project = Project {
                 hetzner,

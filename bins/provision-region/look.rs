@@ -114,6 +114,19 @@ impl World {
             .collect()
     }
 
+    /// What is in every project, in the order of the connections.
+    pub(crate) async fn inventories(
+        &self,
+        hetzners: &[Hetzner<'_>],
+    ) -> Result<Vec<Inventory>, Failure> {
+        let mut inventories = Vec::new();
+        for (hetzner, (token, _)) in hetzners.iter().zip(&self.tokens) {
+            let looked = hetzner.inventory().await;
+            inventories.push(looked.map_err(|error| unseen_with(&error, token))?);
+        }
+        Ok(inventories)
+    }
+
     /// Looks at the catalogue and at every project, and plans.
     ///
     /// Also at projects that hold nothing of this region: they cost, too, and may hold what was meant for another one.
@@ -129,11 +142,8 @@ impl World {
         let catalogue = shop
             .catalogue(SystemTime::now())
             .await
-            .map_err(|error| unseen(&error))?;
-        let mut inventories = Vec::new();
-        for hetzner in &hetzners {
-            inventories.push(hetzner.inventory().await.map_err(|error| unseen(&error))?);
-        }
+            .map_err(|error| unseen_with(&error, &self.provision.token))?;
+        let inventories = self.inventories(&hetzners).await?;
         let tokens = self.tokens.iter().map(|(token, _)| token);
         let networks: Vec<Known<'_>> = tokens
             .zip(&inventories)
@@ -295,8 +305,19 @@ async fn certificate(hetzner: &Hetzner<'_>, wanted: &[Wanted]) -> Result<Option<
     })
 }
 
+/// As [`unseen`], and whose token it was.
+fn unseen_with(error: &regionwise_hetzner::Error, token: &regionwise_topology::Secret) -> Failure {
+    let failure = unseen(error);
+    match error.kind {
+        Kind::Answered(Reaction::Token) => {
+            failure.with_hint(format!("the token that it refuses is `{token}`"))
+        }
+        _ => failure,
+    }
+}
+
 /// A look that failed: nothing was changed so far.
-pub(crate) fn unseen(error: &regionwise_hetzner::Error) -> Failure {
+fn unseen(error: &regionwise_hetzner::Error) -> Failure {
     let (verdict, hint) = match error.kind {
         Kind::Answered(Reaction::Token) => (
             Verdict::Invalid,

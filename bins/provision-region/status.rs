@@ -5,7 +5,7 @@ use regionwise_provision::{Detail, REGION, Resource};
 use regionwise_rollout::Verdict;
 use serde_json::json;
 
-use crate::look::{Api, World, unseen};
+use crate::look::{Api, World};
 use crate::{addresses, texts};
 
 #[derive(clap::Args)]
@@ -34,8 +34,8 @@ pub(crate) async fn run(
     let say = |line: &str| context.progress.say(line);
     let product = &world.topology.product.name;
     let mut ours: Vec<Resource> = Vec::new();
-    for hetzner in world.connections(&args.api, &say)? {
-        let inventory = hetzner.inventory().await.map_err(|error| unseen(&error))?;
+    let hetzners = world.connections(&args.api, &say)?;
+    for inventory in world.inventories(&hetzners).await? {
         ours.extend(
             inventory
                 .resources

@@ -10,5 +10,6 @@ mod emulated;
 mod killed;
 mod plan;
 mod region;
+mod residency;
 mod stopped;
 mod world;

@@ -62,7 +62,7 @@ const BASE: &str = "/v1";
 /// When everything was made.
 const CREATED: &str = "2026-11-30T07:00:00+00:00";
 
-/// A Hetzner with one project.
+/// A Hetzner with one project, and further ones on request.
 pub struct Hetzner {
     address: SocketAddr,
     token: String,
@@ -156,7 +156,12 @@ impl Hetzner {
 
     /// Looks at the project, or changes it as other people would.
     pub fn project<T>(&self, look: impl FnOnce(&mut Project) -> T) -> T {
-        look(&mut lock(&self.shared).project)
+        look(lock(&self.shared).first())
+    }
+
+    /// As [`Self::project`], of the project that another token opens. Made, empty, by the first look.
+    pub fn project_of<T>(&self, token: &str, look: impl FnOnce(&mut Project) -> T) -> T {
+        look(lock(&self.shared).project_of(token))
     }
 
     pub fn servers(&self) -> Vec<Resource<Server>> {

@@ -45,7 +45,14 @@ pub struct Project {
 }
 
 impl Project {
-    pub(super) fn new() -> Self {
+    /// The `number`th of the account, from 0. Ids and addresses are nobody else's.
+    pub(super) fn new(number: usize) -> Self {
+        // TEST-NET-3, and what RFC 2544 keeps for benchmarks.
+        let network = match u8::try_from(number).unwrap_or(u8::MAX) {
+            0 => [203, 0, 113],
+            other => [198, 18, other],
+        };
+        let [a, b, c] = network;
         Self {
             latency: 0,
             account: Account {
@@ -56,7 +63,7 @@ impl Project {
             catalogue: Catalogue::new(),
             addresses: (1..255)
                 .rev()
-                .map(|last| Ipv4Addr::new(203, 0, 113, last))
+                .map(|last| Ipv4Addr::new(a, b, c, last))
                 .collect(),
             servers: Vec::new(),
             networks: Vec::new(),
@@ -69,7 +76,7 @@ impl Project {
             certificates: Vec::new(),
             actions: Vec::new(),
             fate: None,
-            next: 1001,
+            next: 1001 + 1_000_000 * number as u64,
         }
     }
 

@@ -16,12 +16,12 @@ use super::{BASE, Counted, Seen, now};
 
 /// What there is, what is wrong, and what was asked.
 pub(super) struct World {
-    pub(super) project: Project,
+    /// By their tokens; the first is the one that everything was started for.
+    projects: Vec<(String, Project)>,
     pub(super) faults: Vec<Fault>,
     pub(super) seen: Vec<Seen>,
     /// Which of them the description does not allow, and why.
     pub(super) invalid: Vec<(usize, String)>,
-    token: String,
     description: Description,
     bucket: Bucket,
     hold: Option<Hold>,
@@ -123,15 +123,38 @@ impl Bucket {
 impl World {
     pub(super) fn new(token: &str) -> Self {
         Self {
-            project: Project::new(),
+            projects: vec![(token.to_owned(), Project::new(0))],
             faults: Vec::new(),
             seen: Vec::new(),
             invalid: Vec::new(),
-            token: token.to_owned(),
             description: Description::new(),
             bucket: Bucket::new(3600, Duration::from_secs(1)),
             hold: None,
         }
+    }
+
+    pub(super) fn first(&mut self) -> &mut Project {
+        &mut self.projects[0].1
+    }
+
+    /// The project of that token; a new, empty one where there is none.
+    pub(super) fn project_of(&mut self, token: &str) -> &mut Project {
+        let at = self.position(token).unwrap_or_else(|| {
+            let project = Project::new(self.projects.len());
+            self.projects.push((token.to_owned(), project));
+            self.projects.len() - 1
+        });
+        &mut self.projects[at].1
+    }
+
+    fn position(&self, token: &str) -> Option<usize> {
+        self.projects.iter().position(|(known, _)| known == token)
+    }
+
+    /// Whose token came with it.
+    fn asked_of(&self, asked: &Asked) -> Option<usize> {
+        let token = asked.authorization.as_deref()?.strip_prefix("Bearer ")?;
+        self.position(token)
     }
 
     pub(super) fn limit(&mut self, requests: u32, one_more_in: Duration) {
@@ -192,7 +215,7 @@ impl World {
             return Some(refuse(404, "not_found", "not found"));
         }
         let within = self.bucket.take();
-        if asked.authorization.as_deref() != Some(&format!("Bearer {}", self.token)) {
+        if self.asked_of(asked).is_none() {
             return Some(refuse(401, "unauthorized", "the token is not valid"));
         }
         if !within {
@@ -223,21 +246,20 @@ impl World {
     }
 
     fn carried_out(&mut self, asked: &Asked, kind: Option<&Kind>) -> Answered {
-        self.project.fate = match kind {
+        let at = self.asked_of(asked).unwrap_or_default();
+        let project = &mut self.projects[at].1;
+        project.fate = match kind {
             Some(Kind::ActionFails(code)) => Some(Fate::Fails(code)),
             Some(Kind::ActionNeverEnds) => Some(Fate::NeverEnds),
             _ => None,
         };
         let Seen { method, body, .. } = &asked.seen;
         if let Some(Kind::TwinBefore) = kind {
-            self.project
-                .answer(method, &asked.parts(), &asked.query, body)?;
+            project.answer(method, &asked.parts(), &asked.query, body)?;
         }
-        let answer = self
-            .project
-            .answer(method, &asked.parts(), &asked.query, body)?;
+        let answer = project.answer(method, &asked.parts(), &asked.query, body)?;
         if method == "GET" {
-            self.project.age(&answer.body);
+            project.age(&answer.body);
         }
         Ok(answer)
     }
