@@ -30,7 +30,11 @@ pub(crate) async fn run(
     let world = World::load(common, context).await?;
     let region = world.region(&args.region)?;
     let say = |line: &str| context.progress.say(format!("{}: {line}", region.name));
-    let mut seen = world.look(region, &args.api, &say).await?;
+    let stop = || context.signals.now().is_some();
+    let mut seen = tokio::select! {
+        seen = world.look(region, &args.api, &say, &stop) => seen?,
+        verdict = context.signals.received() => return Ok(Report::new(verdict, "Stopped by a signal; nothing was changed.")),
+    };
     let mut adopted = Vec::new();
     for (project, plan) in seen.projects.iter().zip(&seen.plans) {
         for change in &plan.changes {
@@ -67,7 +71,7 @@ pub(crate) async fn run(
     }
     if !args.dry_run && !adopted.is_empty() {
         seen = world
-            .look(region, &args.api, &say)
+            .look(region, &args.api, &say, &stop)
             .await
             .map_err(|failure| {
                 let text = format!(

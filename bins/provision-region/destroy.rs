@@ -17,7 +17,8 @@ pub(crate) async fn run(
     let world = World::load(common, context).await?;
     let region = world.region(args.name())?;
     let say = |line: &str| context.progress.say(format!("{}: {line}", region.name));
-    let hetzners = world.connections(&args.api, &say)?;
+    let stop = || context.signals.now().is_some();
+    let hetzners = world.connections(&args.api, &say, &stop)?;
     let looking = async {
         let mut projects = Vec::new();
         let inventories = world.inventories(&hetzners).await?;
@@ -89,7 +90,6 @@ pub(crate) async fn run(
             .because(Why::Protected.word())
             .with_hint(texts::next(Why::Protected)));
     }
-    let stop = || context.signals.now().is_some();
     let mut gone = Gone::default();
     for (project, _) in &mut projects {
         let ended = destroy(

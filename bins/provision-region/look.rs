@@ -107,10 +107,11 @@ impl World {
         &'a self,
         api: &'a Api,
         say: &'a dyn Fn(&str),
+        stop: &'a dyn Fn() -> bool,
     ) -> Result<Vec<Hetzner<'a>>, Failure> {
         self.tokens
             .iter()
-            .map(|(_, token)| connect(api, token, &self.topology.product.name, say))
+            .map(|(_, token)| connect(api, token, &self.topology.product.name, say, stop))
             .collect()
     }
 
@@ -135,8 +136,9 @@ impl World {
         region: &'a Region,
         api: &'a Api,
         say: &'a dyn Fn(&str),
+        stop: &'a dyn Fn() -> bool,
     ) -> Result<Seen<'a>, Failure> {
-        let hetzners = self.connections(api, say)?;
+        let hetzners = self.connections(api, say, stop)?;
         // The first token is `provision.token`'s; every project has the same catalogue.
         let shop = &hetzners[0];
         let catalogue = shop
@@ -271,6 +273,7 @@ fn connect<'a>(
     token: &'a SecretText,
     product: &'a str,
     say: &'a dyn Fn(&str),
+    stop: &'a dyn Fn() -> bool,
 ) -> Result<Hetzner<'a>, Failure> {
     let settings = Settings {
         endpoint: &api.endpoint,
@@ -280,7 +283,7 @@ fn connect<'a>(
         tick: api.tick,
         actions_within: api.actions_within,
     };
-    Hetzner::new(&settings, say).invalid(|| "cannot use --endpoint".to_owned())
+    Hetzner::new(&settings, say, stop).invalid(|| "cannot use --endpoint".to_owned())
 }
 
 /// The load balancer's certificate must be there before anything is ordered.

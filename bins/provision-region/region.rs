@@ -66,8 +66,9 @@ pub(crate) async fn run(
     let world = World::load(common, context).await?;
     let region = world.region(args.name())?;
     let say = |line: &str| context.progress.say(format!("{}: {line}", region.name));
+    let stop = || context.signals.now().is_some();
     let mut seen = {
-        let looking = world.look(region, &args.api, &say);
+        let looking = world.look(region, &args.api, &say, &stop);
         tokio::select! {
             seen = looking => seen?,
             verdict = context.signals.received() => return Ok(Report::new(verdict, "Stopped by a signal; nothing was changed.")),

@@ -34,7 +34,7 @@ pub(crate) async fn run(
     let say = |line: &str| context.progress.say(line);
     let product = &world.topology.product.name;
     let mut ours: Vec<Resource> = Vec::new();
-    let hetzners = world.connections(&args.api, &say)?;
+    let hetzners = world.connections(&args.api, &say, &|| false)?;
     for inventory in world.inventories(&hetzners).await? {
         ours.extend(
             inventory
@@ -81,7 +81,7 @@ pub(crate) async fn drift(
     let world = World::load(common, context).await?;
     let region = world.region(&args.region)?;
     let say = |line: &str| context.progress.say(format!("{}: {line}", region.name));
-    let seen = world.look(region, &args.api, &say).await?;
+    let seen = world.look(region, &args.api, &say, &|| false).await?;
     let (cost, hash) = (seen.cost(&world), texts::hash(&seen));
     let wrong = addresses::wrong(region, &seen);
     let differing = seen

@@ -271,6 +271,35 @@ fn a_signal_ends_between_two_orders_and_the_next_run_goes_on() {
 }
 
 #[test]
+fn a_signal_ends_a_wait_for_a_lock_that_would_last_for_minutes() {
+    let world = World::new();
+    let locked = || Kind::Refused(423, "locked");
+    world
+        .hetzner
+        .fail(Fault::times(99, "POST", "/firewalls", locked()));
+    let child = world.spawn(&["--region", REGION, "--patience", "10m"]);
+    let begun = std::time::Instant::now();
+    // After 0.5, 1 and 2 s it is asked again; the next wait takes 4 s, and the ones after it longer.
+    while world.hetzner.count("POST", "/firewalls") < 4 {
+        assert!(begun.elapsed().as_secs() < 30);
+        std::thread::sleep(std::time::Duration::from_millis(10));
+    }
+    let asked = std::time::Instant::now();
+    let status = std::process::Command::new("kill")
+        .args(["-TERM", &child.id().to_string()])
+        .status();
+    assert!(status.unwrap().success());
+    let output = child.wait_with_output().unwrap();
+    assert_eq!(output.status.code(), Some(143));
+    assert!(
+        asked.elapsed() < std::time::Duration::from_secs(3),
+        "{:?}",
+        asked.elapsed()
+    );
+    goes_on(&world);
+}
+
+#[test]
 fn an_api_that_goes_away_after_an_order_was_sent_is_no_proof_that_nothing_was_changed() {
     let world = World::new();
     world

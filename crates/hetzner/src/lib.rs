@@ -64,11 +64,15 @@ pub struct Made {
 }
 
 impl<'a> Hetzner<'a> {
-    /// Contacts nobody. `say` gets a line for every wait.
+    /// Contacts nobody. `say` gets a line for every wait, and `stop` ends one: it is asked several times in a second.
     ///
     /// # Errors
     /// When the endpoint is no URL, or would carry the token in the clear to somewhere else.
-    pub fn new(settings: &Settings<'a>, say: &'a dyn Fn(&str)) -> Result<Self, Error> {
+    pub fn new(
+        settings: &Settings<'a>,
+        say: &'a dyn Fn(&str),
+        stop: &'a dyn Fn() -> bool,
+    ) -> Result<Self, Error> {
         let endpoint = settings.endpoint;
         let unusable = |text: String| Error::new(Kind::Unreachable, text);
         let url = Url::parse(endpoint)
@@ -85,7 +89,7 @@ impl<'a> Hetzner<'a> {
             )));
         }
         Ok(Self {
-            transport: Transport::new(url, settings.token, settings.patience, say)?,
+            transport: Transport::new(url, settings.token, settings.patience, say, stop)?,
             product: settings.product,
             tick: settings.tick,
             actions_within: settings.actions_within,

@@ -9,7 +9,7 @@ use reqwest::{Method, StatusCode};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
-use tokio::time::sleep;
+use tokio::time::{Instant, sleep};
 use url::Url;
 
 use crate::error::{Error, Kind};
@@ -18,6 +18,8 @@ const FIRST_PAUSE: Duration = Duration::from_millis(500);
 const LONGEST_PAUSE: Duration = Duration::from_secs(20);
 /// The bucket fills by one request a second: with so few left, we come no faster.
 const LOW: u64 = 5;
+/// Whoever stops a run gives it a few seconds; a wait may take 20.
+const STOP_SEEN_WITHIN: Duration = Duration::from_millis(200);
 const CONNECT_WITHIN: Duration = Duration::from_secs(5);
 /// Creating a server answers after its action has begun, which takes seconds on a busy day.
 const ANSWER_WITHIN: Duration = Duration::from_secs(30);
@@ -33,6 +35,8 @@ pub(crate) struct Transport<'a> {
     /// Requests that the limit still allows, as the last answer said.
     remaining: Cell<Option<u64>>,
     say: &'a dyn Fn(&str),
+    /// Whether the caller was asked to stop.
+    stop: &'a dyn Fn() -> bool,
 }
 
 /// An answer that says no.
@@ -49,6 +53,7 @@ impl<'a> Transport<'a> {
         token: &'a str,
         patience: Duration,
         say: &'a dyn Fn(&str),
+        stop: &'a dyn Fn() -> bool,
     ) -> Result<Self, Error> {
         let http = reqwest::Client::builder()
             .user_agent(concat!("regionwise/", env!("CARGO_PKG_VERSION")))
@@ -66,6 +71,7 @@ impl<'a> Transport<'a> {
             sent: Cell::new(0),
             remaining: Cell::new(None),
             say,
+            stop,
         })
     }
 
@@ -217,12 +223,18 @@ impl<'a> Transport<'a> {
         if time >= Duration::from_secs(2) {
             (self.say)(&format!("{why}; asks again in {} s", time.as_secs()));
         }
-        sleep(time).await;
+        let until = Instant::now() + time;
+        while Instant::now() < until {
+            if (self.stop)() {
+                return Err(Error::new(Kind::Stopped, format!("stopped; {why}")));
+            }
+            sleep(STOP_SEEN_WITHIN.min(until - Instant::now())).await;
+        }
         Ok(())
     }
 }
 
-/// The end of patience with a request that may have been done.
+/// The end of a wait with a request that may have been done.
 fn lost(waited: Result<(), Error>, may_be_done: bool) -> Result<(), Error> {
     waited.map_err(|error| match may_be_done {
         true => Error::new(Kind::Lost, error.to_string()),
