@@ -306,3 +306,25 @@ fn a_region_that_stands_is_not_refused_for_its_price_unless_something_is_ordered
     let size = world.hetzner.project(|project| project.volumes[0].size);
     assert_eq!(size, 10000);
 }
+
+#[test]
+fn a_second_network_of_ours_is_said_in_plan_and_drift_and_left() {
+    let world = World::new();
+    world.provision("us-east");
+    world.hetzner.project(|project| {
+        let mut twin = project.networks[0].clone();
+        twin.id += 5_000;
+        project.networks.push(twin);
+    });
+    let run = world.run(&["--region", "us-east", "--dry-run"]).ends(0);
+    assert!(
+        run.changes()
+            .contains(&"stray network shop-net-us-east".to_owned()),
+        "{:?}",
+        run.changes()
+    );
+    world.run(&["drift", "--region", "us-east"]).ends(10);
+    let before = world.hetzner.writes();
+    world.provision("us-east");
+    assert_eq!(world.hetzner.writes(), before);
+}

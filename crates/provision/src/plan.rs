@@ -8,6 +8,9 @@ use crate::inventory::{Inventory, Resource};
 use crate::ownership::REGION;
 use crate::wanted::{Kind, Wanted};
 
+const UNWANTED: &str = "ours, and not in regions.toml any more";
+const TWIN: &str = "ours, and another one of this name is used: delete it when nothing is in it";
+
 /// What is to be done in one project for one region, in the order in which it is done.
 #[derive(Clone, Debug, Default)]
 pub struct Plan {
@@ -34,8 +37,8 @@ pub enum Change {
     Blocked(Wanted, String),
     /// No type of the list can be ordered at any of the locations.
     SoldOut(Wanted),
-    /// It is ours, of this region, and no longer wanted: it is left as it is.
-    Stray(Resource),
+    /// It is ours, of this region, and not wanted, for this reason: it is left as it is.
+    Stray(Resource, &'static str),
 }
 
 /// What only a person may change.
@@ -148,7 +151,7 @@ impl Change {
             | Self::Foreign(wanted, _)
             | Self::Blocked(wanted, _)
             | Self::SoldOut(wanted) => Some(wanted),
-            Self::Stray(_) => None,
+            Self::Stray(..) => None,
         }
     }
 
@@ -159,7 +162,7 @@ impl Change {
             | Self::Foreign(wanted, _)
             | Self::Blocked(wanted, _)
             | Self::SoldOut(wanted) => wanted.kind(),
-            Self::Stray(resource) => resource.kind(),
+            Self::Stray(resource, _) => resource.kind(),
         }
     }
 
@@ -170,7 +173,7 @@ impl Change {
             | Self::Foreign(wanted, _)
             | Self::Blocked(wanted, _)
             | Self::SoldOut(wanted) => &wanted.name,
-            Self::Stray(resource) => &resource.name,
+            Self::Stray(resource, _) => &resource.name,
         }
     }
 
@@ -186,7 +189,7 @@ impl Change {
             Self::Foreign(..) => "foreign",
             Self::Blocked(..) => "blocked",
             Self::SoldOut(_) => "sold-out",
-            Self::Stray(_) => "stray",
+            Self::Stray(..) => "stray",
         }
     }
 
@@ -202,7 +205,7 @@ impl Change {
             Self::Foreign(..) => "has this name and not our label".to_owned(),
             Self::Blocked(_, why) => why.clone(),
             Self::SoldOut(_) => "no type of the list can be ordered".to_owned(),
-            Self::Stray(_) => "ours, and not in regions.toml any more".to_owned(),
+            Self::Stray(_, why) => (*why).to_owned(),
         }
     }
 }
@@ -252,10 +255,19 @@ pub fn plan(
             .any(|wanted| wanted.kind() == resource.kind() && wanted.name == resource.name)
     };
     let ours = |resource: &&Resource| resource.is_ours(product);
-    let strays = inventory.resources.iter().filter(ours).filter(|resource| {
-        resource.labels.get(REGION).is_some_and(|of| of == region) && !is_wanted(resource)
-    });
-    changes.extend(strays.cloned().map(Change::Stray));
+    let of_region =
+        |resource: &Resource| resource.labels.get(REGION).is_some_and(|of| of == region);
+    // A run that was killed while it made a network, and one whose lock was taken away, may leave two of one name.
+    let twin = |resource: &Resource| {
+        is_wanted(resource) && inventory.id(resource.kind(), &resource.name) != Some(resource.id)
+    };
+    for resource in inventory.resources.iter().filter(ours) {
+        if of_region(resource) && !is_wanted(resource) {
+            changes.push(Change::Stray(resource.clone(), UNWANTED));
+        } else if twin(resource) {
+            changes.push(Change::Stray(resource.clone(), TWIN));
+        }
+    }
     let mut lines: Vec<Line> = inventory
         .resources
         .iter()

@@ -119,5 +119,5 @@ fn a_server_that_another_project_of_ours_has_is_not_ordered_a_second_time() {
         matches!(&plans[0].changes[0], Change::Blocked(_, why) if why.contains("another project"))
     );
     // And where it is, it is said.
-    assert!(matches!(&plans[1].changes[0], Change::Stray(_)));
+    assert!(matches!(&plans[1].changes[0], Change::Stray(..)));
 }

@@ -88,7 +88,7 @@ pub async fn apply(
                 Change::Foreign(..)
                 | Change::Blocked(..)
                 | Change::SoldOut(_)
-                | Change::Stray(_) => {}
+                | Change::Stray(..) => {}
             }
         }
         // What comes next refers to what was made here.
