@@ -15,6 +15,7 @@ fn in_an_empty_project(world: &World, script: &str) -> Command {
         .env("REGIONWISE_CONFIG", world.path("regions.toml"))
         .env("REGIONWISE_FORMAT", "json")
         .env("REGIONWISE_CI", "none")
+        .env("REGIONWISE_SERVERS_ONLY", "true")
         .env("PROVISION", env!("CARGO_BIN_EXE_provision-region"));
     command
 }

@@ -16,7 +16,7 @@ const TOKEN: &str = "hidden-token-hidden-token-hidden";
 const STAND_IN: &str = r#"#!/bin/bash
 job=${1:-apply}
 [ "${REGIONWISE_DRY_RUN:-}" != true ] || job=plan
-echo "$job $REGIONWISE_REGION plan=${REGIONWISE_PLAN:-}" >> "$STAND_IN/calls"
+echo "$job $REGIONWISE_REGION plan=${REGIONWISE_PLAN:-}${REGIONWISE_SERVERS_ONLY:+ only=$REGIONWISE_SERVERS_ONLY}" >> "$STAND_IN/calls"
 [ "${HCLOUD_TOKEN:-}" != "${TOKEN_OF_TEST:-hidden-token-hidden-token-hidden}" ] || echo "$job" >> "$STAND_IN/with-token"
 if [ "$job" = apply ]; then
   echo "$(stat -c %a "$REGIONWISE_ROOT_KEY") $(wc -l < "$REGIONWISE_ROOT_KEY") $(wc -l < "$REGIONWISE_ENV_FILE")" > "$STAND_IN/files"
@@ -140,7 +140,7 @@ fn what_is_applied_is_the_plan_that_was_shown_and_its_keys_go_and_its_host_keys_
         site.lines("calls"),
         [
             "plan eu-central plan=",
-            "apply eu-central plan=0123456789abcdef",
+            "apply eu-central plan=0123456789abcdef only=false",
             "drift eu-central plan=",
         ]
     );
@@ -255,6 +255,8 @@ fn a_region_is_ordered_as_planned_and_then_nothing_differs() {
     let ran = site.run(&[
         ("region", "eu-central"),
         ("dry-run", "false"),
+        // Nobody can log in to the lab's servers.
+        ("servers-only", "true"),
         ("branch", "provisioned"),
     ]);
     ended(&site, &ran, "proceed", "");
