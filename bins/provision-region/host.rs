@@ -183,17 +183,25 @@ fn read(path: &Path, what: &str) -> Result<Vec<u8>, Failure> {
     fs::read(path).invalid(|| format!("cannot read {what} from `{}`", path.display()))
 }
 
-fn recipe_of(topology: &Topology, host: &Host, uploads: &Uploads) -> recipe::Host {
-    recipe::Host {
-        system: recipe::System {
-            ssh_port: host.ssh_port,
+fn recipe_of(topology: &Topology, host: &Host, uploads: &Uploads) -> recipe::Server {
+    let mut ports = vec![80, 443];
+    if !ports.contains(&host.http_port) {
+        ports.push(host.http_port);
+    }
+    let system = recipe::System {
+        ssh_port: host.ssh_port,
+        open: ports.into_iter().map(recipe::Opening::anywhere).collect(),
+    };
+    recipe::Server {
+        api: Some(recipe::Api {
+            app: topology.product.name.clone(),
+            account: topology.ssh.user.clone(),
+            address: host.address,
             http_port: host.http_port,
-        },
-        app: topology.product.name.clone(),
-        account: topology.ssh.user.clone(),
-        address: host.address,
-        health_path: topology.health.basic_path.clone(),
-        region_host_sha256: uploads.region_host.sha256(),
+            health_path: topology.health.basic_path.clone(),
+            region_host_sha256: uploads.region_host.sha256(),
+        }),
+        ..recipe::Server::bare(system)
     }
 }
 

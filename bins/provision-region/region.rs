@@ -2,7 +2,7 @@
 
 use regionwise_cli::{Common, Context, Failure, Report};
 use regionwise_provision::cloud_config::{self, HostKey, TooLarge};
-use regionwise_provision::host::{System, system_steps};
+use regionwise_provision::host::{Opening, Server, System, steps};
 use regionwise_provision::{Change, Cost, Detail, Kind, Role, ServerSpec, script};
 use regionwise_provisioner::{Birth, Done, Project, Purse, Run, Stopped, Why, apply};
 use regionwise_rollout::Verdict;
@@ -237,9 +237,9 @@ fn user_data(server: &ServerSpec, birth: &Birth) -> Result<String, TooLarge> {
     };
     let system = System {
         ssh_port: 22,
-        http_port: 80,
+        open: [80, 443].map(Opening::anywhere).to_vec(),
     };
-    let script = (server.role == Role::Api).then(|| script::render(&system_steps(&system)));
+    let script = (server.role == Role::Api).then(|| script::render(&steps(&Server::bare(system))));
     cloud_config::of_a_server(key, script.as_deref())
 }
 

@@ -4,7 +4,7 @@ use std::fs;
 use std::time::Instant;
 
 use regionwise_lab::guests::Machine;
-use regionwise_provision::host::{System, system_steps};
+use regionwise_provision::host::{Opening, Server, System, steps};
 use regionwise_provision::{cloud_config, script};
 use regionwise_rollout::Verdict;
 
@@ -15,13 +15,18 @@ use crate::world;
 const NOTHING_ARMED: &str = "[ ! -e /var/lib/regionwise-guard ] && ! systemctl -q is-active regionwise-revert.timer \
   && [ ! -e /etc/systemd/system/regionwise-revert-at-boot.service ]";
 
+/// What a server does at its first boot.
+fn script_with(ssh_port: u16) -> String {
+    script::render(&steps(&Server::bare(System {
+        ssh_port,
+        open: [80, 443].map(Opening::anywhere).to_vec(),
+    })))
+}
+
 #[test]
 #[ignore = "guests: scripts/test runs them as root"]
 fn user_data_sets_a_server_up_at_its_first_boot_and_a_change_that_lets_nobody_in_is_undone() {
-    let script = script::render(&system_steps(&System {
-        ssh_port: 22,
-        http_port: 80,
-    }));
+    let script = script_with(22);
     let user_data = cloud_config::render(&script).unwrap();
     let machine = Machine {
         name: "web-1".to_owned(),
@@ -125,17 +130,14 @@ fn a_reboot_before_the_confirmation_undoes_the_change_too(desk: &Desk<'_>) {
     let guest = desk.guest();
     let rules = "nft list table inet regionwise; sha256sum /etc/regionwise/firewall.nft";
     let before = guest.ssh(rules).unwrap();
-    let without_ssh = script::render(&system_steps(&System {
-        ssh_port: 2222,
-        http_port: 80,
-    }));
+    let without_ssh = script_with(2222);
     let sent = guest
         .reboot_after(&format!(
             "cat > /root/script << 'SENT'\n{without_ssh}\nSENT\nsh /root/script apply; nft list table inet regionwise"
         ))
         .unwrap();
     assert!(
-        sent.contains("end\tarmed") && sent.contains("{ 80, 443, 2222 }"),
+        sent.contains("end\tarmed") && sent.contains("tcp dport 2222 accept"),
         "{sent}"
     );
     assert_eq!(guest.ssh(rules).unwrap(), before);

@@ -4,7 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
-use regionwise_provision::host::{Host, System, steps};
+use regionwise_provision::host::{Api, Opening, Server, System, steps};
 use regionwise_provision::script::render;
 
 use crate::act::root;
@@ -130,16 +130,21 @@ fn shellcheck(repository: &Path) -> (i32, String) {
 
 #[test]
 fn shellcheck_finds_nothing_in_the_script_that_sets_a_server_up() {
-    let script = render(&steps(&Host {
-        system: System {
-            ssh_port: 22,
-            http_port: 80,
-        },
+    let api = Api {
         app: "shop".to_owned(),
         account: "regionwise".to_owned(),
         address: [203, 0, 113, 7].into(),
+        http_port: 80,
         health_path: "/health/basic".to_owned(),
         region_host_sha256: "0".repeat(64),
+    };
+    let system = System {
+        ssh_port: 22,
+        open: [80, 443].map(Opening::anywhere).to_vec(),
+    };
+    let script = render(&steps(&Server {
+        api: Some(api),
+        ..Server::bare(system)
     }));
     let look = |script: &str| {
         let work = tempfile::tempdir().unwrap();

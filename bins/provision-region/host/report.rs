@@ -166,7 +166,7 @@ fn failed(applied: &Applied, steps: &[Step], host: &str) -> Report {
 
 #[cfg(test)]
 mod tests {
-    use regionwise_provision::host::{System, system_steps};
+    use regionwise_provision::host::{self, Server, System};
     use regionwise_topology::Topology;
 
     use super::*;
@@ -184,10 +184,10 @@ mod tests {
             steps: steps.collect(),
             ending,
         };
-        let known = system_steps(&System {
+        let known = host::steps(&Server::bare(System {
             ssh_port: 22,
-            http_port: 80,
-        });
+            open: Vec::new(),
+        }));
         of(&applied, &known, region, &region.hosts[0], dry_run)
     }
 
@@ -218,7 +218,7 @@ mod tests {
         assert!(
             failed.findings[0]
                 .text
-                .contains("HAProxy switches the slots"),
+                .contains("they keep the server safe"),
             "{}",
             failed.findings[0].text
         );

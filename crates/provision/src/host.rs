@@ -1,55 +1,64 @@
-//! The steps that make a region host, in order. Those that could lock somebody out come last, so that nothing fails after.
+//! The steps that make a server what it is to be, in order. Those that could lock somebody out come last, so that nothing fails after.
 
-mod product;
+mod api;
+pub mod mesh;
+pub mod postgres;
+mod redis;
 mod system;
 #[cfg(test)]
 mod tests;
 
-use std::net::IpAddr;
-
 use crate::step::{Action, Command, Content, File, Guard, Step};
+
+pub use api::Api;
+pub use mesh::{Mesh, Peer};
+pub use postgres::{Account, AccountKind, Database, Part, Replica};
+pub use redis::Redis;
+pub use system::{Opening, Source, System, Transport};
 
 /// Where the uploaded parts lie beside the script.
 pub const REGION_HOST: &str = "region-host";
 pub const DEPLOY_KEY: &str = "deploy.pub";
 pub const ENV: &str = "env";
 
-/// What any server of this product gets, whether or not `region-host` is there yet.
+/// What one server is to be. Each part adds its steps.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct System {
-    pub ssh_port: u16,
-    /// Where the host's own HAProxy listens.
-    pub http_port: u16,
-}
-
-/// What makes one server a region host.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Host {
+pub struct Server {
     pub system: System,
-    /// The product's name: also that of its state directory and of its units.
-    pub app: String,
-    /// The account that the deploy key opens.
-    pub account: String,
-    /// Where controllers reach the server; HAProxy listens on all addresses of that family.
-    pub address: IpAddr,
-    pub health_path: String,
-    /// Of the `region-host` that is uploaded, hexadecimal.
-    pub region_host_sha256: String,
+    pub mesh: Option<Mesh>,
+    pub database: Option<Database>,
+    pub redis: Option<Redis>,
+    pub api: Option<Api>,
 }
 
-/// The steps for a server that has no `region-host` yet, for example at its first boot: no secret is in them.
-pub fn system_steps(system: &System) -> Vec<Step> {
+impl Server {
+    /// A server that is nothing yet, for example at its first boot: no secret is in its steps.
+    pub const fn bare(system: System) -> Self {
+        Self {
+            system,
+            mesh: None,
+            database: None,
+            redis: None,
+            api: None,
+        }
+    }
+}
+
+/// All steps of a server.
+pub fn steps(server: &Server) -> Vec<Step> {
     let mut steps = system::plain();
-    steps.extend(system::guarded(system));
+    steps.extend(server.api.iter().flat_map(api::steps));
+    steps.extend(system::guarded(&server.system));
     steps
 }
 
-/// All steps of a region host.
-pub fn steps(host: &Host) -> Vec<Step> {
-    let mut steps = system::plain();
-    steps.extend(product::steps(host));
-    steps.extend(system::guarded(&host.system));
-    steps
+fn packages(name: &'static str, reason: &'static str, packages: &[&'static str]) -> Step {
+    Step {
+        name,
+        reason,
+        action: Action::Packages(packages.to_vec()),
+        guard: None,
+    }
 }
 
 fn text(

@@ -1,7 +1,49 @@
 //! Packages, updates, clock, disk alarm, firewall, sshd.
 
-use super::{System, command, text};
-use crate::step::{Action, Step};
+use ipnet::IpNet;
+
+use super::{command, mesh, packages, text};
+use crate::step::Step;
+
+/// What any server gets. The firewall follows from this alone, whatever else the server is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct System {
+    /// Open from anywhere: whose addresses may come is the cloud's firewall's.
+    pub ssh_port: u16,
+    pub open: Vec<Opening>,
+}
+
+/// What may come in besides ssh.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Opening {
+    pub transport: Transport,
+    pub port: u16,
+    pub from: Source,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Transport {
+    Tcp,
+    Udp,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Source {
+    Anywhere,
+    Ranges(Vec<IpNet>),
+    /// Whoever is in the mesh: what comes by its interface. Nothing else of this list is open there.
+    Mesh,
+}
+
+impl Opening {
+    pub const fn anywhere(port: u16) -> Self {
+        Self {
+            transport: Transport::Tcp,
+            port,
+            from: Source::Anywhere,
+        }
+    }
+}
 
 const SYSTEM_CHECK: &str = r#"
 [ "$(id -u)" = 0 ] || { echo 'this needs root'; return 1; }
@@ -135,27 +177,16 @@ pub(super) fn plain() -> Vec<Step> {
             SYSTEM_CHECK,
             &[],
         ),
-        Step {
-            name: "packages",
-            reason: "HAProxy switches the slots, the others keep the server safe without anybody",
-            action: Action::Packages(vec![
-                "haproxy",
+        packages(
+            "packages",
+            "they keep the server safe without anybody",
+            &[
                 "nftables",
                 "unattended-upgrades",
                 "logrotate",
                 "ca-certificates",
                 "systemd-timesyncd|chrony|ntpsec",
-            ]),
-            guard: None,
-        },
-        command(
-            "haproxy-service-off",
-            "the host has an HAProxy of its own, and two would want port 80",
-            "! systemctl -q is-active haproxy.service && ! systemctl -q is-enabled haproxy.service",
-            "if dpkg -V haproxy | grep -q /etc/haproxy/haproxy.cfg; then\n  \
-             echo 'haproxy.service has a configuration of yours here: move it away, or choose another server'\n  return 1\nfi\n\
-             systemctl --quiet disable --now haproxy.service",
-            &["packages"],
+            ],
         ),
         command(
             "time-sync",
@@ -267,26 +298,32 @@ pub(super) fn guarded(system: &System) -> Vec<Step> {
 
 /// A table of our own: those of Docker and others stay as they are.
 fn firewall(system: &System) -> String {
-    let mut ports = vec![system.ssh_port, system.http_port, 80, 443];
-    ports.sort_unstable();
-    ports.dedup();
-    let ports: Vec<String> = ports.iter().map(u16::to_string).collect();
+    let ssh = Opening::anywhere(system.ssh_port);
+    let openings = || std::iter::once(&ssh).chain(&system.open);
+    let lines = |lines: Vec<String>| -> String {
+        lines.iter().map(|line| format!("    {line}\n")).collect()
+    };
+    let outside = lines(openings().flat_map(from_outside).collect());
+    let mesh = lines(system.open.iter().filter_map(from_the_mesh).collect());
     format!(
         "# Written by provision-region.
 # Replaces this table in one step, whether or not it was there.
 add table inet regionwise
 delete table inet regionwise
 table inet regionwise {{
+  chain mesh {{
+{mesh}    drop
+  }}
   chain input {{
     type filter hook input priority filter; policy drop;
     ct state established,related accept
     ct state invalid drop
     iif lo accept
     meta l4proto {{ icmp, ipv6-icmp }} accept
+    iifname {interface} jump mesh
     # The answer of a DHCP server may come from an address that nobody asked.
     udp dport {{ 68, 546 }} accept
-    tcp dport {{ {} }} accept
-  }}
+{outside}  }}
   chain forward {{
     type filter hook forward priority filter; policy accept;
     # The cloud's metadata holds the user data; a container has no business there.
@@ -299,6 +336,33 @@ table inet regionwise {{
   }}
 }}
 ",
-        ports.join(", ")
+        interface = mesh::INTERFACE,
     )
+}
+
+fn from_outside(opening: &Opening) -> Vec<String> {
+    let port = port(opening);
+    match &opening.from {
+        Source::Anywhere => vec![format!("{port} accept")],
+        Source::Ranges(ranges) => ranges
+            .iter()
+            .map(|range| {
+                let family = if range.addr().is_ipv4() { "ip" } else { "ip6" };
+                format!("{family} saddr {range} {port} accept")
+            })
+            .collect(),
+        Source::Mesh => Vec::new(),
+    }
+}
+
+fn from_the_mesh(opening: &Opening) -> Option<String> {
+    (opening.from == Source::Mesh).then(|| format!("{} accept", port(opening)))
+}
+
+fn port(opening: &Opening) -> String {
+    let transport = match opening.transport {
+        Transport::Tcp => "tcp",
+        Transport::Udp => "udp",
+    };
+    format!("{transport} dport {}", opening.port)
 }

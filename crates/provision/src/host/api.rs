@@ -1,6 +1,8 @@
 //! `region-host`, its account and state, and the units that bring them up at a boot.
 
-use super::{DEPLOY_KEY, ENV, Host, REGION_HOST, command, text};
+use std::net::IpAddr;
+
+use super::{DEPLOY_KEY, ENV, REGION_HOST, command, packages, text};
 use crate::script::quoted;
 use crate::step::{Action, Content, File, Step};
 
@@ -9,13 +11,39 @@ const HELPER: &str = "/usr/local/bin/region-host";
 /// Ports of the two slots, on loopback.
 const SLOT_PORTS: [u16; 2] = [3001, 3002];
 
-pub(super) fn steps(host: &Host) -> Vec<Step> {
-    let Host { app, account, .. } = host;
+/// What makes a server a region host.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Api {
+    /// The product's name: also that of its state directory and of its units.
+    pub app: String,
+    /// The account that the deploy key opens.
+    pub account: String,
+    /// Where controllers reach the server; HAProxy listens on all addresses of that family.
+    pub address: IpAddr,
+    /// Where the host's own HAProxy listens.
+    pub http_port: u16,
+    pub health_path: String,
+    /// Of the `region-host` that is uploaded, hexadecimal.
+    pub region_host_sha256: String,
+}
+
+pub(super) fn steps(api: &Api) -> Vec<Step> {
+    let Api { app, account, .. } = api;
     let root = format!("/var/lib/regionwise/{app}");
     let proxy = format!("regionwise-{app}-proxy.service");
     let reconcile = format!("regionwise-{app}-reconcile.service");
-    let port = host.system.http_port;
+    let port = api.http_port;
     vec![
+        packages("haproxy", "HAProxy switches the slots", &["haproxy"]),
+        command(
+            "haproxy-service-off",
+            "the host has an HAProxy of its own, and two would want port 80",
+            "! systemctl -q is-active haproxy.service && ! systemctl -q is-enabled haproxy.service",
+            "if dpkg -V haproxy | grep -q /etc/haproxy/haproxy.cfg; then\n  \
+             echo 'haproxy.service has a configuration of yours here: move it away, or choose another server'\n  return 1\nfi\n\
+             systemctl --quiet disable --now haproxy.service",
+            &["haproxy"],
+        ),
         Step {
             name: "region-host",
             reason: "controllers speak to it, and to nothing else on this server",
@@ -25,7 +53,7 @@ pub(super) fn steps(host: &Host) -> Vec<Step> {
                 owner: "root:root",
                 content: Content::Staged {
                     name: REGION_HOST,
-                    sha256: host.region_host_sha256.clone(),
+                    sha256: api.region_host_sha256.clone(),
                 },
             }),
             guard: None,
@@ -39,7 +67,7 @@ pub(super) fn steps(host: &Host) -> Vec<Step> {
             ),
             &[],
         ),
-        install(host, &root),
+        install(api, &root),
         text(
             "proxy-unit",
             "port 80 must answer after a boot, as the account that owns the state",
@@ -96,14 +124,14 @@ pub(super) fn steps(host: &Host) -> Vec<Step> {
     ]
 }
 
-fn install(host: &Host, root: &str) -> Step {
-    let Host {
+fn install(api: &Api, root: &str) -> Step {
+    let Api {
         app,
         account,
         health_path,
         ..
-    } = host;
-    let any = if host.address.is_ipv4() {
+    } = api;
+    let any = if api.address.is_ipv4() {
         "0.0.0.0"
     } else {
         "[::]"
@@ -113,7 +141,7 @@ fn install(host: &Host, root: &str) -> Step {
         "{HELPER} install --user {account} --root {root} --app {app} --listen '{any}:{port}' \\\n  \
          --slot-port {blue} --slot-port {green} --health-path {path} --helper {HELPER} \\\n  \
          --authorized-key \"$staged/{DEPLOY_KEY}\" --env-file \"$staged/{ENV}\"",
-        port = host.system.http_port,
+        port = api.http_port,
         path = quoted(health_path),
     );
     command(
