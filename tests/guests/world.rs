@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use regionwise_lab::guests::{Guests, Image, Machine};
 
 /// What a host installs. The guests have a repository with exactly these and what they need.
-const PACKAGES: [&str; 7] = [
+const PACKAGES: [&str; 12] = [
     "haproxy",
     "nftables",
     "unattended-upgrades",
@@ -13,6 +13,11 @@ const PACKAGES: [&str; 7] = [
     "logrotate",
     "ca-certificates",
     "needrestart",
+    "wireguard-tools",
+    "postgresql",
+    "redis-server",
+    "pgbouncer",
+    "pgbackrest",
 ];
 
 /// Where the guests of that test are.

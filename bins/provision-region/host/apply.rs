@@ -91,8 +91,10 @@ pub(super) async fn apply(
                     say(&format!("{name}: {}", state.word()));
                     steps.push(Seen { name, state, text });
                 }
+                Some(Line::Note { step, text }) => say(&format!("{step}: {text}")),
                 Some(Line::End(said)) => end = Some(said),
-                None => {}
+                // Facts are for whoever sets several servers up.
+                Some(Line::Fact { .. }) | None => {}
             },
         )
         .await;

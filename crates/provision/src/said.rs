@@ -8,6 +8,16 @@ pub enum Line {
         name: String,
         text: String,
     },
+    /// Nothing that stops anybody, and worth to be read.
+    Note {
+        step: String,
+        text: String,
+    },
+    /// Something public that only the server knows.
+    Fact {
+        name: String,
+        value: String,
+    },
     End(End),
 }
 
@@ -59,6 +69,14 @@ impl Line {
                 let text = words.next().unwrap_or_default().trim().to_owned();
                 Some(Self::Step { state, name, text })
             }
+            ("note", step) => Some(Self::Note {
+                step: step.to_owned(),
+                text: words.collect::<Vec<_>>().join(" "),
+            }),
+            ("fact", name) => Some(Self::Fact {
+                name: name.to_owned(),
+                value: words.next()?.to_owned(),
+            }),
             ("end", "done") => Some(Self::End(End::Done)),
             ("end", "armed") => Some(Self::End(End::Armed)),
             ("end", "failed") => Some(Self::End(End::Failed)),
@@ -88,10 +106,24 @@ mod tests {
             Line::parse("step\tfailed\tpackages\tno\troute "),
             step(State::Failed, "no\troute")
         );
+        let note = Line::Note {
+            step: "mesh".to_owned(),
+            text: "no handshake with `eu-2`".to_owned(),
+        };
+        assert_eq!(
+            Line::parse("note\tmesh\tno handshake with `eu-2`"),
+            Some(note)
+        );
+        let fact = Line::Fact {
+            name: "wireguard".to_owned(),
+            value: "abc=".to_owned(),
+        };
+        assert_eq!(Line::parse("fact\twireguard\tabc="), Some(fact));
         assert_eq!(Line::parse("end\tarmed"), Some(Line::End(End::Armed)));
         for foreign in [
             "",
             "step",
+            "fact\twireguard",
             "step\tfine\tpackages",
             "end\tsoon",
             "Welcome to Debian\tstep\tok\tx",

@@ -2,7 +2,7 @@
 
 use std::fmt::Write;
 
-use crate::step::{Action, Command, Content, File, Step};
+use crate::step::{Action, Command, Content, Fact, File, Step};
 
 const FRAME: &str = include_str!("script/frame.sh");
 
@@ -29,7 +29,8 @@ pub fn render(steps: &[Step]) -> String {
         let _ = write!(script, "\n# {}: {}.\n", step.name, step.reason);
         script.push_str(&one(step, number));
     }
-    script.push_str("\nif [ \"$armed\" = yes ]; then end armed; fi\nend 'done'\n");
+    let last = steps.last().map_or("end", |step| step.name);
+    let _ = write!(script, "\nfinish {last}\n");
     script
 }
 
@@ -42,7 +43,7 @@ fn guards(steps: &[Step]) -> String {
     let paths: String = guarded()
         .filter_map(|(step, _)| match &step.action {
             Action::File(file) => Some(format!("{}\n", file.path)),
-            Action::Packages(_) | Action::Command(_) => None,
+            Action::Packages(_) | Action::Command(_) | Action::Look(_) | Action::Fact(_) => None,
         })
         .collect();
     let lines = |pick: fn(&crate::step::Guard) -> &str| -> String {
@@ -98,6 +99,16 @@ fn one(step: &Step, number: u32) -> String {
                 indented(apply)
             )
         }
+        Action::Look(shell) => {
+            format!(
+                "look_{number}() {{\n{}}}\nlook {name} {number}\n",
+                indented(shell)
+            )
+        }
+        Action::Fact(Fact { fact, shell }) => format!(
+            "fact_{number}() {{\n{}}}\nfact {name} {number} {fact}\n",
+            indented(shell)
+        ),
     }
 }
 

@@ -29,6 +29,18 @@ pub enum Action {
     File(File),
     /// Something that a shell command can see and another can bring about.
     Command(Command),
+    /// Shell that changes nothing: each line that it prints is a note for whoever runs this. When it fails, the step has.
+    Look(String),
+    /// Something public that only the server knows.
+    Fact(Fact),
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Fact {
+    /// `[a-z-]+`
+    pub fact: &'static str,
+    /// Shell that prints the value, one line.
+    pub shell: String,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -140,9 +140,13 @@ const FIREWALL_CHECK: &str = r#"
 "#;
 
 const FIREWALL_UNDO: &str = r"systemctl daemon-reload
-systemctl reset-failed regionwise-firewall.service
-nft delete table inet regionwise
-if [ -e /etc/regionwise/firewall.nft ]; then nft -f /etc/regionwise/firewall.nft; else systemctl stop regionwise-firewall.service; fi";
+systemctl reset-failed regionwise-firewall.service || true
+nft delete table inet regionwise || true
+if [ -e /etc/regionwise/firewall.nft ]; then
+  nft -f /etc/regionwise/firewall.nft
+else
+  systemctl stop regionwise-firewall.service || ! systemctl -q is-active regionwise-firewall.service
+fi";
 
 const SSHD: &str =
     "# Written by provision-region. The first value counts, so this file is read before all others.
