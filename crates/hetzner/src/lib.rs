@@ -14,7 +14,9 @@ mod wire;
 
 use std::time::Duration;
 
-use regionwise_provision::{Catalogue, Detail, Inventory, Kind as Of, Remedy, Resource, Wanted};
+use regionwise_provision::{
+    Catalogue, Detail, Inventory, Kind as Of, Labels, Remedy, Resource, Wanted,
+};
 use reqwest::Method;
 use serde_json::{Value, json};
 use url::Url;
@@ -215,6 +217,17 @@ impl<'a> Hetzner<'a> {
         let (method, path, body) = requests::mend(wanted, id, remedy, inventory, choice)?;
         let answer: Value = self.transport.write(&method, &path, &body).await?;
         Ok(actions(&answer))
+    }
+
+    /// Gives a server these labels in place of all that it has.
+    ///
+    /// # Errors
+    /// [`Error`]; to send it once more does no harm.
+    pub async fn label(&self, server: i64, labels: &Labels) -> Result<(), Error> {
+        let path = format!("/servers/{server}");
+        let body = json!({ "labels": labels });
+        let _: Value = self.transport.write(&Method::PUT, &path, &body).await?;
+        Ok(())
     }
 
     /// Takes a server, volume or load balancer out of what holds it, or deletes it; returns the actions that are at it.

@@ -12,7 +12,7 @@ const PATH: &str = "/var/lib/regionwise-setup";
 pub struct TooLarge(pub usize);
 
 /// The host key that a server is born with, in OpenSSH's forms. Root can read it in the server's metadata for as long as the
-/// server lives: it should make way for one that never left the server, which no step does yet.
+/// server lives: the first session ([`crate::host::identity`]) puts one in its place that never left the server.
 #[derive(Clone, Copy)]
 pub struct HostKey<'a> {
     pub private: &'a str,

@@ -1,6 +1,7 @@
 //! The steps that make a server what it is to be, in order. Those that could lock somebody out come last, so that nothing fails after.
 
 mod api;
+pub mod identity;
 pub mod mesh;
 pub mod postgres;
 mod redis;

@@ -21,6 +21,7 @@ pub mod said;
 pub mod script;
 pub mod step;
 mod trouble;
+pub mod trust;
 mod wanted;
 
 pub use catalogue::{Catalogue, Offer, Prices, Product, Stock};
@@ -29,7 +30,10 @@ pub use cost::Cost;
 pub use inventory::{
     Address, Balancer, Detail, Firewall, Inventory, Network, Resource, Server, Service, Volume,
 };
-pub use ownership::{HOST_KEY, Labels, PRODUCT, REGION, ROLE, fingerprint, selector};
+pub use ownership::{
+    FINAL_KEY, HOST_KEY, Labels, PRODUCT, REGION, ROLE, WIREGUARD, fingerprint, label_of, selector,
+    wireguard_key, wireguard_label,
+};
 pub use plan::{Change, Difference, Line, Plan, Remedy, plan, settle_across};
 pub use trouble::{Reaction, reaction};
 pub use wanted::{

@@ -12,8 +12,12 @@ pub const PRODUCT: &str = "regionwise-product";
 pub const REGION: &str = "regionwise-region";
 pub const ROLE: &str = "regionwise-role";
 /// SHA-256 of the one-time host key in base32: any runner can pin the first connection by it. Base64, as OpenSSH writes
-/// fingerprints, has characters that a label may not have.
+/// fingerprints, has characters that a label may not have. It goes once that key was seen to be refused.
 pub const HOST_KEY: &str = "regionwise-host-key";
+/// The same of the final host key: there before the server shows it.
+pub const FINAL_KEY: &str = "regionwise-final-key";
+/// The server's public WireGuard key, its 32 bytes in base32.
+pub const WIREGUARD: &str = "regionwise-wireguard";
 
 pub type Labels = BTreeMap<String, String>;
 
@@ -47,8 +51,48 @@ pub(crate) fn api_selector(product: &str, region: &str) -> String {
     format!("{PRODUCT}={product},{REGION}={region},{ROLE}={role}")
 }
 
-/// The fingerprint as OpenSSH writes it, from the label [`HOST_KEY`]. `None` when the label is none of ours.
+/// The fingerprint as OpenSSH writes it, from a label [`HOST_KEY`] or [`FINAL_KEY`]. `None` when it is none of ours.
 pub fn fingerprint(label: &str) -> Option<String> {
     let bytes = data_encoding::BASE32_NOPAD.decode(label.as_bytes()).ok()?;
     (bytes.len() == 32).then(|| format!("SHA256:{}", data_encoding::BASE64_NOPAD.encode(&bytes)))
+}
+
+/// The label for a fingerprint as OpenSSH writes it. `None` when it is no SHA-256.
+pub fn label_of(fingerprint: &str) -> Option<String> {
+    let hash = fingerprint.strip_prefix("SHA256:")?;
+    let bytes = data_encoding::BASE64_NOPAD.decode(hash.as_bytes()).ok()?;
+    (bytes.len() == 32).then(|| data_encoding::BASE32_NOPAD.encode(&bytes))
+}
+
+/// The label for a public WireGuard key in base64. `None` when it is none.
+pub fn wireguard_label(key: &str) -> Option<String> {
+    let bytes = data_encoding::BASE64.decode(key.as_bytes()).ok()?;
+    (bytes.len() == 32).then(|| data_encoding::BASE32_NOPAD.encode(&bytes))
+}
+
+/// The public WireGuard key in base64, from its label.
+pub fn wireguard_key(label: &str) -> Option<String> {
+    let bytes = data_encoding::BASE32_NOPAD.decode(label.as_bytes()).ok()?;
+    (bytes.len() == 32).then(|| data_encoding::BASE64.encode(&bytes))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn keys_and_fingerprints_come_back_from_their_labels_and_nothing_else_does() {
+        let bytes: [u8; 32] = std::array::from_fn(|at| u8::try_from(at * 7 % 256).unwrap());
+        let shown = format!("SHA256:{}", data_encoding::BASE64_NOPAD.encode(&bytes));
+        let label = label_of(&shown).unwrap();
+        assert_eq!(label.len(), 52);
+        assert_eq!(fingerprint(&label), Some(shown));
+        let key = data_encoding::BASE64.encode(&bytes);
+        assert_eq!(wireguard_label(&key), Some(label.clone()));
+        assert_eq!(wireguard_key(&label), Some(key));
+        for wrong in ["", "SHA256:", "SHA256:AAAA", "MD5:00"] {
+            assert_eq!((label_of(wrong), wireguard_label(wrong)), (None, None));
+            assert_eq!((fingerprint(wrong), wireguard_key(wrong)), (None, None));
+        }
+    }
 }

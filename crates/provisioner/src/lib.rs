@@ -2,18 +2,20 @@
 //!
 //! What is decided is decided in `regionwise-provision`; here orders are sent, in the order in which resources need each
 //! other, and every doubt about one is settled by a look before it is sent again. There is no state file: a run that was
-//! killed anywhere is gone on with by planning anew.
+//! killed anywhere is gone on with by planning anew. A new server's first session is in `session.rs`.
 
 mod apply;
 mod birth;
 mod destroy;
 mod purse;
+mod session;
 mod stopped;
 
 pub use apply::{Done, Run, apply};
 pub use birth::{Birth, NoKey};
 pub use destroy::{Doomed, Gone, destroy, doomed};
 pub use purse::Purse;
+pub use session::{Seat, Settled, Unmet, first_session};
 pub use stopped::{Stopped, Why};
 
 use regionwise_hetzner::Hetzner;

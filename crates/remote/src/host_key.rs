@@ -1,6 +1,6 @@
 //! Host keys: which one is pinned, and which one a server shows. Nothing here trusts the second.
 
-use std::io;
+use std::io::{self, Write};
 use std::net::IpAddr;
 use std::path::Path;
 use std::process::{Output, Stdio};
@@ -18,6 +18,11 @@ pub struct HostKey {
 }
 
 impl HostKey {
+    /// `ssh-ed25519 AAAA..`
+    pub fn public(&self) -> String {
+        format!("ssh-ed25519 {}", self.key)
+    }
+
     /// The line of known_hosts, without its end, that pins the key for these addresses of one server.
     pub fn line(&self, addresses: &[IpAddr], port: u16) -> String {
         let mut names: Vec<String> = addresses
@@ -36,6 +41,124 @@ fn name(address: IpAddr, port: u16) -> String {
     } else {
         format!("[{address}]:{port}")
     }
+}
+
+/// The key whose public half is this line, `ssh-ed25519 AAAA..`.
+///
+/// # Errors
+/// When it is none, or `ssh-keygen` cannot be used.
+pub async fn read(public: &str) -> io::Result<HostKey> {
+    let mut words = public.split_whitespace();
+    let (Some("ssh-ed25519"), Some(key)) = (words.next(), words.next()) else {
+        return Err(io::Error::new(
+            io::ErrorKind::InvalidData,
+            format!("`{public}` is no ed25519 host key"),
+        ));
+    };
+    let fingerprint = fingerprint(&format!("ssh-ed25519 {key}")).await?;
+    Ok(HostKey {
+        key: key.to_owned(),
+        fingerprint,
+    })
+}
+
+/// Makes `known_hosts` pin this key for these addresses, and no other key: lines that pin one for an address lose that
+/// address, or go. Comments, other servers and lines with a marker (`@revoked`) stay. Returns whether the file changed.
+///
+/// # Errors
+/// When the file cannot be read or written, or `ssh-keygen` cannot be used.
+pub async fn pin(
+    known_hosts: &Path,
+    key: &HostKey,
+    addresses: &[IpAddr],
+    port: u16,
+) -> io::Result<bool> {
+    let text = match std::fs::read_to_string(known_hosts) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => String::new(),
+        text => text?,
+    };
+    let mut lines: Vec<Option<String>> = text.lines().map(|line| Some(line.to_owned())).collect();
+    let mut right = true;
+    for address in addresses {
+        let name = name(*address, port);
+        let found = lines_about(known_hosts, &name).await?;
+        let mut pinned = false;
+        for at in found {
+            let Some(line) = lines.get_mut(at) else {
+                continue;
+            };
+            let Some(text) = line.take() else { continue };
+            if text.starts_with('@') || is_of(&text, key) {
+                pinned |= !text.starts_with('@');
+                *line = Some(text);
+            } else {
+                *line = without(&text, &name);
+                right = false;
+            }
+        }
+        right &= pinned;
+    }
+    if right {
+        return Ok(false);
+    }
+    let mut all: Vec<String> = lines.into_iter().flatten().collect();
+    let new = key.line(addresses, port);
+    if !all.contains(&new) {
+        all.push(new);
+    }
+    replace(known_hosts, &format!("{}\n", all.join("\n")))?;
+    Ok(true)
+}
+
+/// Numbers of the lines, from 0, that name a server, hashed names too.
+async fn lines_about(known_hosts: &Path, name: &str) -> io::Result<Vec<usize>> {
+    if !known_hosts.exists() {
+        return Ok(Vec::new());
+    }
+    let mut keygen = Command::new("ssh-keygen");
+    keygen.args(["-F", name, "-f"]).arg(known_hosts);
+    let output = keygen.stdin(Stdio::null()).output().await?;
+    let text = String::from_utf8_lossy(&output.stdout);
+    // `# Host 203.0.113.7 found: line 3`, with a word more behind it for some.
+    let number = |line: &str| {
+        let (_, rest) = line.split_once(" found: line ")?;
+        let number: usize = rest.split_whitespace().next()?.parse().ok()?;
+        number.checked_sub(1)
+    };
+    Ok(text
+        .lines()
+        .filter(|line| line.starts_with('#'))
+        .filter_map(number)
+        .collect())
+}
+
+fn is_of(line: &str, key: &HostKey) -> bool {
+    let words: Vec<&str> = line.split_whitespace().collect();
+    matches!(words[..], [_, "ssh-ed25519", found, ..] if found == key.key)
+}
+
+/// The line for the other names on it, if there are any. A hashed line has one name.
+fn without(line: &str, name: &str) -> Option<String> {
+    let (names, rest) = line.split_once(char::is_whitespace)?;
+    let others: Vec<&str> = names.split(',').filter(|other| *other != name).collect();
+    (!names.starts_with('|') && !others.is_empty()).then(|| format!("{} {rest}", others.join(",")))
+}
+
+/// Whole or not at all: a known_hosts that was cut off would leave servers out.
+fn replace(known_hosts: &Path, text: &str) -> io::Result<()> {
+    let directory = known_hosts
+        .parent()
+        .filter(|parent| !parent.as_os_str().is_empty());
+    let mut file = tempfile::NamedTempFile::new_in(directory.unwrap_or(Path::new(".")))?;
+    file.write_all(text.as_bytes())?;
+    let permissions = match std::fs::metadata(known_hosts) {
+        Ok(there) => there.permissions(),
+        // Public keys, and checked in.
+        Err(_) => std::os::unix::fs::PermissionsExt::from_mode(0o644),
+    };
+    file.as_file().set_permissions(permissions)?;
+    file.persist(known_hosts)?;
+    Ok(())
 }
 
 /// The fingerprints of ed25519 keys that the file pins for this server; none when there is no such file.
@@ -141,16 +264,9 @@ mod tests {
     #[tokio::test]
     async fn a_pinned_key_is_found_by_address_and_port_and_has_the_fingerprint_that_ssh_prints() {
         let directory = tempfile::tempdir().unwrap();
-        let (key, known_hosts) = (
-            directory.path().join("key"),
-            directory.path().join("known_hosts"),
-        );
-        let made = Command::new("ssh-keygen")
-            .args(["-q", "-t", "ed25519", "-N", "", "-f"])
-            .arg(&key)
-            .status();
-        assert!(made.await.unwrap().success());
-        let public = public_half(&key).await.unwrap();
+        let known_hosts = directory.path().join("known_hosts");
+        let (key, public) = made(directory.path(), "key");
+        assert_eq!(public_half(&key).await.unwrap(), public);
         let address = IpAddr::from([203, 0, 113, 7]);
         let line = format!("{} {public}", name(address, 2222));
         assert!(
@@ -191,6 +307,73 @@ mod tests {
             key.line(&[address; 2], 22)
                 .starts_with("203.0.113.7 ssh-ed25519 ")
         );
+    }
+
+    /// A new key: its file, and its public half.
+    fn made(directory: &Path, name: &str) -> (std::path::PathBuf, String) {
+        let file = directory.join(name);
+        let keygen = std::process::Command::new("ssh-keygen")
+            .args(["-q", "-t", "ed25519", "-N", "", "-C", "", "-f"])
+            .arg(&file)
+            .status();
+        assert!(keygen.unwrap().success());
+        let public = std::fs::read_to_string(file.with_extension("pub")).unwrap();
+        (file, public.trim().to_owned())
+    }
+
+    #[tokio::test]
+    async fn pinning_replaces_what_another_key_had_of_that_server_and_leaves_all_others() {
+        let directory = tempfile::tempdir().unwrap();
+        let (_, old) = made(directory.path(), "old");
+        let (_, new) = made(directory.path(), "new");
+        let (old, new) = (read(&old).await.unwrap(), read(&new).await.unwrap());
+        let known_hosts = directory.path().join("known_hosts");
+        let address = IpAddr::from([203, 0, 113, 7]);
+        let other = IpAddr::from([203, 0, 113, 8]);
+        let lines = [
+            "# ours".to_owned(),
+            old.line(&[address, other], 22),
+            old.line(&[address], 2222),
+            format!("@revoked {}", new.line(&[[203, 0, 113, 9].into()], 22)),
+        ];
+        std::fs::write(&known_hosts, lines.join("\n")).unwrap();
+        assert!(pin(&known_hosts, &new, &[address], 22).await.unwrap());
+        let expected = [
+            "# ours".to_owned(),
+            old.line(&[other], 22),
+            lines[2].clone(),
+            lines[3].clone(),
+            new.line(&[address], 22),
+        ];
+        let now = std::fs::read_to_string(&known_hosts).unwrap();
+        assert_eq!(now, format!("{}\n", expected.join("\n")));
+        assert!(!pin(&known_hosts, &new, &[address], 22).await.unwrap());
+        // Hashed, as ssh writes them where it is told to.
+        let hash = std::process::Command::new("ssh-keygen")
+            .args(["-q", "-H", "-f"])
+            .arg(&known_hosts)
+            .status();
+        assert!(hash.unwrap().success());
+        assert!(pin(&known_hosts, &old, &[address], 22).await.unwrap());
+        let fingerprint = std::slice::from_ref(&old.fingerprint);
+        assert_eq!(
+            pinned(&known_hosts, address, 22).await.unwrap(),
+            fingerprint
+        );
+        assert_eq!(pinned(&known_hosts, other, 22).await.unwrap(), fingerprint);
+    }
+
+    #[tokio::test]
+    async fn a_new_known_hosts_is_made_with_one_line() {
+        let directory = tempfile::tempdir().unwrap();
+        let (_, public) = made(directory.path(), "key");
+        let key = read(&public).await.unwrap();
+        let known_hosts = directory.path().join("known_hosts");
+        let address = IpAddr::from([203, 0, 113, 7]);
+        assert!(pin(&known_hosts, &key, &[address], 22).await.unwrap());
+        let now = std::fs::read_to_string(&known_hosts).unwrap();
+        assert_eq!(now, format!("{}\n", key.line(&[address], 22)));
+        assert!(read("ssh-rsa AAAA").await.is_err());
     }
 
     #[tokio::test]

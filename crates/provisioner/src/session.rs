@@ -1,0 +1,344 @@
+//! The first session with a server: from the host key that it was born with to one that never left it.
+//!
+//! Every login insists on a key that a label, or else known_hosts, names (`regionwise_provision::trust`). What is to be shown
+//! next is announced by a label before it is shown. So a run that was killed between any two requests is gone on with from any
+//! machine, also from one without known_hosts.
+
+use std::io::{self, Write};
+use std::net::IpAddr;
+use std::path::Path;
+use std::time::Duration;
+
+use regionwise_provision::host::identity;
+use regionwise_provision::trust::{Stage, Stranger, Vouched};
+use regionwise_provision::{FINAL_KEY, HOST_KEY, Kind, Labels, label_of, said};
+use regionwise_remote::host_key::{self, HostKey};
+use regionwise_remote::root::{RootError, RootLogin};
+use regionwise_remote::ssh::OpenError;
+use tempfile::NamedTempFile;
+use tokio::time::{Instant, sleep};
+
+use crate::Narrator;
+use crate::stopped::{Stopped, Why};
+use regionwise_hetzner::Hetzner;
+
+/// cloud-init installs packages before it ends; a slow mirror may take minutes for them.
+const CLOUD_INIT: Duration = Duration::from_secs(30 * 60);
+/// For what a server does at once.
+const SHORT: Duration = Duration::from_secs(60);
+/// Between two looks at a server that does not answer yet.
+const POLL: Duration = Duration::from_secs(2);
+
+/// A server, and the way to it.
+pub struct Seat<'a> {
+    /// The provider's.
+    pub server: &'a str,
+    pub address: IpAddr,
+    pub port: u16,
+    /// That of regions.toml.
+    pub known_hosts: &'a Path,
+    /// `None`: the keys that ssh finds by itself.
+    pub identity: Option<&'a Path>,
+    /// How long a server may take until it answers ssh.
+    pub boot_within: Duration,
+}
+
+/// What became of a first session.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Settled {
+    /// A login that knows only the one-time key was refused, in this run.
+    pub birth_refused: bool,
+    /// The file has another line now.
+    pub pinned: bool,
+}
+
+/// Why a server has not got so far.
+#[derive(Debug, thiserror::Error)]
+pub enum Unmet {
+    /// Nothing was sent to it.
+    #[error(transparent)]
+    Stranger(#[from] Stranger),
+    #[error("no ssh server answers at {0}")]
+    Silent(String),
+    #[error(transparent)]
+    Login(RootError),
+    /// It said itself what is wrong.
+    #[error("{0}")]
+    Failed(String),
+    #[error(transparent)]
+    Provider(Stopped),
+    #[error("cannot use the OpenSSH programs or a file here")]
+    Here(#[from] io::Error),
+    /// Somebody asked the run to stop.
+    #[error("stopped")]
+    Signal,
+}
+
+impl Unmet {
+    fn provider(what: &str, error: &regionwise_hetzner::Error) -> Self {
+        Self::Provider(Stopped::by(what, error))
+    }
+}
+
+/// Brings a server to where it shows its final key, known_hosts pins it, and the one-time key is refused; does nothing where
+/// that is so already.
+///
+/// # Errors
+/// [`Unmet`]; the same call goes on where it stopped.
+pub async fn first_session(
+    seat: &Seat<'_>,
+    hetzner: &Hetzner<'_>,
+    stop: &(dyn Fn() -> bool + Sync),
+    say: Narrator<'_>,
+) -> Result<Settled, Unmet> {
+    let session = Session {
+        seat,
+        hetzner,
+        stop,
+        say,
+    };
+    let (id, labels) = session.labels().await?;
+    let shown = session.shown().await?;
+    let pinned = host_key::pinned(seat.known_hosts, seat.address, seat.port).await?;
+    let vouched = Vouched::of(&labels, pinned);
+    let mut settled = Settled::default();
+    let key = match vouched.stage(&shown.fingerprint)? {
+        Stage::Settled => shown,
+        Stage::Born => {
+            let last = session.announce(id, &labels, &shown, &vouched).await?;
+            session.exchange(&shown, &last).await?;
+            session.forget(&last, Some(&shown)).await?;
+            settled.birth_refused = true;
+            last
+        }
+        Stage::Exchanged => {
+            session.forget(&shown, None).await?;
+            settled.birth_refused = true;
+            shown
+        }
+        Stage::Pinned => {
+            session.announce(id, &labels, &shown, &vouched).await?;
+            if vouched.birth.is_some() {
+                session.forget(&shown, None).await?;
+                settled.birth_refused = true;
+            }
+            shown
+        }
+    };
+    settled.pinned = host_key::pin(seat.known_hosts, &key, &[seat.address], seat.port).await?;
+    if settled.pinned {
+        say(&format!(
+            "{}: known_hosts pins {}.",
+            seat.server, key.fingerprint
+        ));
+    }
+    if vouched.birth.is_some() {
+        session
+            .label(id, |labels| {
+                labels.remove(HOST_KEY);
+            })
+            .await?;
+    }
+    Ok(settled)
+}
+
+struct Session<'s, 'p> {
+    seat: &'s Seat<'s>,
+    hetzner: &'s Hetzner<'p>,
+    stop: &'s (dyn Fn() -> bool + Sync),
+    say: Narrator<'s>,
+}
+
+impl Session<'_, '_> {
+    fn say(&self, text: &str) {
+        (self.say)(&format!("{}: {text}", self.seat.server));
+    }
+
+    /// As they are now: another run may be at it.
+    async fn labels(&self) -> Result<(i64, Labels), Unmet> {
+        let server = self.seat.server;
+        let what = format!("labels of server `{server}`");
+        let found = self.hetzner.named(Kind::Server, server).await;
+        let found = found.map_err(|error| Unmet::provider(&what, &error))?;
+        let Some(found) = found.into_iter().next() else {
+            let text = format!("server `{server}` is gone");
+            return Err(Unmet::Provider(Stopped::new(Why::Action, text)));
+        };
+        Ok((found.id, found.labels))
+    }
+
+    async fn label(&self, id: i64, change: impl FnOnce(&mut Labels)) -> Result<(), Unmet> {
+        self.may_go_on()?;
+        let (_, mut labels) = self.labels().await?;
+        let before = labels.clone();
+        change(&mut labels);
+        if labels == before {
+            return Ok(());
+        }
+        let written = self.hetzner.label(id, &labels).await;
+        let what = || format!("labels of server `{}`", self.seat.server);
+        written.map_err(|error| Unmet::provider(&what(), &error))
+    }
+
+    fn may_go_on(&self) -> Result<(), Unmet> {
+        match (self.stop)() {
+            true => Err(Unmet::Signal),
+            false => Ok(()),
+        }
+    }
+
+    /// The key that it shows, once it shows one. sshd starts after cloud-init has put the one-time key in its place.
+    async fn shown(&self) -> Result<HostKey, Unmet> {
+        let Seat {
+            address,
+            port,
+            boot_within,
+            ..
+        } = self.seat;
+        let give_up = Instant::now() + *boot_within;
+        let mut said = false;
+        loop {
+            self.may_go_on()?;
+            if let Some(key) = host_key::shown(*address, *port).await? {
+                return Ok(key);
+            }
+            if Instant::now() > give_up {
+                let within = boot_within.as_secs();
+                let text = format!("{address}, port {port}, within {within} s");
+                return Err(Unmet::Silent(text));
+            }
+            if !said {
+                self.say(&format!("waits for ssh at {address}."));
+                said = true;
+            }
+            sleep(POLL).await;
+        }
+    }
+
+    /// The server makes the key that it is to show, and its label says so before it does. Returns that key.
+    async fn announce(
+        &self,
+        id: i64,
+        labels: &Labels,
+        shown: &HostKey,
+        vouched: &Vouched,
+    ) -> Result<HostKey, Unmet> {
+        self.say("the first login is pinned; waits for the end of cloud-init.");
+        let prepare = identity::prepare(vouched.birth.as_deref());
+        let facts = self.run(shown, &prepare, CLOUD_INIT).await?;
+        let last = self.fact(&facts, identity::SSH).await?;
+        let label = label_of(&last.fingerprint)
+            .ok_or_else(|| Unmet::Failed(format!("{} is no fingerprint", last.fingerprint)))?;
+        if labels.get(FINAL_KEY) != Some(&label) {
+            self.say(&format!("its final host key is {}.", last.fingerprint));
+            self.label(id, |labels| {
+                labels.insert(FINAL_KEY.to_owned(), label);
+            })
+            .await?;
+        }
+        Ok(last)
+    }
+
+    async fn exchange(&self, shown: &HostKey, last: &HostKey) -> Result<(), Unmet> {
+        self.may_go_on()?;
+        self.say("shows its final host key from now on.");
+        let exchange = identity::exchange(&last.fingerprint);
+        match self.run(shown, &exchange, SHORT).await {
+            // sshd may take the connection with it; the next login sees what is true.
+            Ok(_) | Err(Unmet::Login(RootError::Lost(_))) => Ok(()),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// A fresh login that knows only the final key takes the copies of the other one away, and one that knows only that other
+    /// one must be refused. `birth` is read from the server where this run has not seen it.
+    async fn forget(&self, last: &HostKey, birth: Option<&HostKey>) -> Result<(), Unmet> {
+        self.may_go_on()?;
+        let facts = self.run(last, &identity::forget(), SHORT).await?;
+        let now = self.fact(&facts, identity::SSH).await?;
+        if now.fingerprint != last.fingerprint {
+            let text = format!("{} is in its files, and it shows another", now.fingerprint);
+            return Err(Unmet::Failed(text));
+        }
+        let read;
+        let birth = match birth {
+            Some(birth) => birth,
+            None => {
+                read = self.fact(&facts, identity::BIRTH).await?;
+                &read
+            }
+        };
+        match self.run(birth, "true", SHORT).await {
+            Err(Unmet::Login(RootError::Open(OpenError::HostKey { .. }))) => {
+                self.say("a login with its final host key works; one that knows only the one-time key is refused.");
+                Ok(())
+            }
+            Ok(_) => {
+                let text = "it still answers with the one-time host key that it was born with";
+                Err(Unmet::Failed(text.to_owned()))
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    /// One script in a login of its own that insists on this key. Returns the facts that it said.
+    async fn run(
+        &self,
+        key: &HostKey,
+        script: &str,
+        limit: Duration,
+    ) -> Result<Vec<(String, String)>, Unmet> {
+        let Seat { address, port, .. } = self.seat;
+        let mut only = NamedTempFile::new()?;
+        writeln!(only, "{}", key.line(&[*address], *port))?;
+        let login = RootLogin {
+            address: *address,
+            port: *port,
+            known_hosts: only.path().to_owned(),
+            identity: self.seat.identity.map(Path::to_owned),
+        };
+        let give_up = Instant::now() + SHORT;
+        loop {
+            let (mut facts, mut failed) = (Vec::new(), None);
+            let ran = login
+                .run(
+                    script,
+                    &[],
+                    limit,
+                    &mut |line| match said::Line::parse(line) {
+                        Some(said::Line::Fact { name, value }) => facts.push((name, value)),
+                        _ => {
+                            failed = line
+                                .strip_prefix("fail\t")
+                                .map(str::to_owned)
+                                .or(failed.take())
+                        }
+                    },
+                )
+                .await;
+            match ran {
+                Ok(0) => return Ok(facts),
+                Ok(code) => {
+                    let text = format!("a script of the first session ended with status {code}");
+                    return Err(Unmet::Failed(failed.unwrap_or(text)));
+                }
+                // sshd starts again meanwhile, and nothing was run.
+                Err(RootError::Open(OpenError::Unreachable { .. })) if Instant::now() < give_up => {
+                    self.may_go_on()?;
+                    sleep(POLL).await;
+                }
+                Err(error) => return Err(Unmet::Login(error)),
+            }
+        }
+    }
+
+    async fn fact(&self, facts: &[(String, String)], wanted: &str) -> Result<HostKey, Unmet> {
+        let found = facts.iter().find(|(name, _)| name == wanted);
+        let Some((_, public)) = found else {
+            return Err(Unmet::Failed(format!(
+                "it did not say its public key `{wanted}`"
+            )));
+        };
+        Ok(host_key::read(public).await?)
+    }
+}
