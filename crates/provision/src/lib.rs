@@ -17,6 +17,7 @@ mod inventory;
 mod needs;
 mod ownership;
 mod plan;
+pub mod recipes;
 pub mod said;
 pub mod script;
 pub mod step;

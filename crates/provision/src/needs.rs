@@ -9,6 +9,7 @@ use sha2::{Digest, Sha256};
 use crate::catalogue::Catalogue;
 use crate::inventory::{address_name, volume_name};
 use crate::ownership::{api_selector, of_region, of_role, shared};
+use crate::recipes::{MESH_PORT, has_mesh};
 use crate::wanted::{
     BalancerSpec, FirewallRule, GROUP_LIMIT, Known, NAME_LIMIT, Project, Protocol, Role,
     ServerSpec, Spec, Undecided, Wanted,
@@ -59,24 +60,32 @@ impl<'a> World<'a, '_> {
                 return Err(Undecided::Port { host: host.clone() });
             }
             let types = &self.provision.api;
-            machines.push((home, self.machine(host, Role::Api, types, &places, None)?));
+            let carried = self.carried_by(host, home)?;
+            // Where it carries a node, no other place than the node's will do.
+            let places = match carried {
+                Some(node) => std::slice::from_ref(&node.location),
+                None => &places,
+            };
+            let database = self.provision.database.as_ref();
+            let volume = carried.and_then(|_| database?.volume_gb);
+            machines.push((home, self.machine(host, Role::Api, types, places, volume)?));
         }
-        if let Some(types) = &self.provision.redis {
+        if let Some(redis) = &self.provision.redis {
             let name = redis_name(region);
             machines.push((
                 home,
-                self.machine(&name, Role::Redis, types, &places, None)?,
+                self.machine(&name, Role::Redis, &redis.types, &places, None)?,
             ));
         }
         if let Some(database) = &self.provision.database {
             for cluster in self.topology.clusters.values() {
                 for node in std::iter::once(&cluster.primary).chain(&cluster.standbys) {
-                    if self.region_of(node)? != region.name {
+                    if node.host.is_some() || self.region_of(node)? != region.name {
                         continue;
                     }
                     // Its location is what regions.toml says and the residency was checked for: no other will do.
                     let place = std::slice::from_ref(&node.location);
-                    let size = Some(database.volume_gb);
+                    let size = database.volume_gb;
                     let machine =
                         self.machine(&node.name, Role::Database, &database.types, place, size)?;
                     machines.push((self.token(&cluster.name), machine));
@@ -91,6 +100,25 @@ impl<'a> World<'a, '_> {
         let residency = self.topology.clusters[cluster].residency.as_ref();
         let own = residency.and_then(|name| self.topology.residencies.get(name)?.token.as_ref());
         own.unwrap_or(&self.provision.token)
+    }
+
+    /// The node that lives on a host.
+    fn carried_by(&self, host: &str, home: &Secret) -> Result<Option<&'a Node>, Undecided> {
+        if self.provision.database.is_none() {
+            return Ok(None);
+        }
+        let found = self.topology.clusters.values().find_map(|cluster| {
+            let mut nodes = std::iter::once(&cluster.primary).chain(&cluster.standbys);
+            let node = nodes.find(|node| node.host.as_deref() == Some(host))?;
+            Some((cluster, node))
+        });
+        match found {
+            Some((cluster, node)) if self.token(&cluster.name) != home => Err(Undecided::Project {
+                node: node.name.clone(),
+                host: host.to_owned(),
+            }),
+            found => Ok(found.map(|(_, node)| node)),
+        }
     }
 
     fn region_of(&self, node: &'a Node) -> Result<&'a str, Undecided> {
@@ -209,11 +237,10 @@ impl<'a> World<'a, '_> {
         }
         if self.provision.database.is_some() {
             for cluster in self.topology.clusters.values() {
-                once(&cluster.primary.name)?;
-                cluster
-                    .standbys
-                    .iter()
-                    .try_for_each(|node| once(&node.name))?;
+                let mut nodes = std::iter::once(&cluster.primary)
+                    .chain(&cluster.standbys)
+                    .filter(|node| node.host.is_none());
+                nodes.try_for_each(|node| once(&node.name))?;
             }
         }
         Ok(())
@@ -318,6 +345,14 @@ impl<'a> World<'a, '_> {
                 None => &anywhere,
             };
             rules.extend([tcp("80", from), tcp("443", from)]);
+        }
+        if has_mesh(self.topology) {
+            // From anywhere: a server of another region may be ordered later, and WireGuard answers nobody without a key of its.
+            rules.insert(FirewallRule {
+                protocol: Protocol::Udp,
+                port: Some(MESH_PORT.to_string()),
+                sources: anywhere.clone(),
+            });
         }
         rules
     }

@@ -62,6 +62,12 @@ pub enum Role {
 }
 
 impl Role {
+    /// The role of that word.
+    pub fn of(word: &str) -> Option<Self> {
+        let all = [Self::Api, Self::Database, Self::Redis];
+        all.into_iter().find(|role| role.word() == word)
+    }
+
     pub const fn word(self) -> &'static str {
         match self {
             Self::Api => "api",
@@ -191,6 +197,10 @@ pub enum Undecided {
         location: String,
         first: String,
     },
+    #[error(
+        "node `{node}` is to live on host `{host}`, whose project is not the one of the node's rows"
+    )]
+    Project { node: String, host: String },
     #[error("there is no range left for the private network of zone `{zone}`")]
     Range { zone: String },
     #[error("the load balancer of region `{region}` is to serve https and has no certificate")]
@@ -234,6 +244,9 @@ impl Undecided {
             Self::Node { .. } => "say it: `region = \"NAME\"` in that node of regions.toml",
             Self::Zone { .. } => {
                 "a region's servers share a private network, and that is in one zone"
+            }
+            Self::Project { .. } => {
+                "give the node a server of its own: leave out `host`; or put it on a host of a region that its cluster serves"
             }
             Self::Range { .. } => {
                 "delete a network that is not needed any more, or use a newer version of regionwise"

@@ -194,6 +194,9 @@ pub(crate) struct NodeFile {
     /// The region with which `provision-region` makes its server. Left out, it is the region of that location, or else the
     /// only one in its network zone.
     pub(crate) region: Option<Name>,
+    /// The host, of any region, that carries this Postgres: it gets no server of its own then. The host's region must be in the
+    /// same location.
+    pub(crate) host: Option<Name>,
 }
 
 #[derive(Debug, Deserialize, Serialize, JsonSchema)]
@@ -357,10 +360,11 @@ pub(crate) struct ProvisionFile {
     pub(crate) ssh_from: Vec<Range>,
     /// The servers of `regions.NAME.hosts`.
     pub(crate) api: ServersFile,
-    /// A server with a volume for every node of `clusters`. Left out, none is ordered.
+    /// A server with a volume for every node of `clusters` that no host carries. Left out, none is ordered, and no Postgres is
+    /// set up.
     pub(crate) database: Option<DatabaseFile>,
     /// One Redis server for each region. Left out, none is ordered.
-    pub(crate) redis: Option<ServersFile>,
+    pub(crate) redis: Option<RedisFile>,
     /// One load balancer for each region. Left out, none is ordered.
     pub(crate) load_balancer: Option<BalancerFile>,
 }
@@ -395,14 +399,28 @@ pub(crate) struct BalancerFile {
 
 #[derive(Debug, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-#[schemars(title = "a table with `types` and `volume_gb`")]
+#[schemars(title = "a table with `types`, `volume_gb` and `app`")]
 pub(crate) struct DatabaseFile {
+    /// As for `api`. Left out where every node has a `host`.
+    #[schemars(length(min = 1))]
+    pub(crate) types: Option<Vec<Word>>,
+    /// Size of the volume that holds the data, in GB. Left out, it lies on the server's own disk.
+    #[schemars(range(min = 10, max = 10240))]
+    pub(crate) volume_gb: Option<u32>,
+    /// A connection string, by reference, whose user is to own the product's database in every cluster, and whose password it
+    /// gets. Left out, that account is made by a person.
+    pub(crate) app: Option<SecretReference>,
+}
+
+#[derive(Debug, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+#[schemars(title = "a table with `types`, a list of Hetzner's types")]
+pub(crate) struct RedisFile {
     /// As for `api`.
     #[schemars(length(min = 1))]
     pub(crate) types: Vec<Word>,
-    /// Size of the volume that holds the data, in GB.
-    #[schemars(range(min = 10, max = 10240))]
-    pub(crate) volume_gb: u32,
+    /// The password of the one account, named like the product, by reference. Left out, Redis is not set up on the server.
+    pub(crate) password: Option<SecretReference>,
 }
 
 #[derive(Debug, Deserialize, Serialize, JsonSchema)]

@@ -18,9 +18,9 @@ mod workflow;
 
 pub use model::{
     BalancerServers, Budget, Cluster, DatabaseServers, Github, HealthRule, Host, LagRule,
-    Migration, Node, OnFailure, OtherUser, Outage, OwnerRule, Product, Provision, Region,
-    Residency, Roles, RolloutRule, Secret, Shared, Sides, Ssh, TableRule, Topology, Unaddressed,
-    Unowned,
+    Migration, Node, OnFailure, OtherUser, Outage, OwnerRule, Product, Provision, RedisServers,
+    Region, Residency, Roles, RolloutRule, Secret, Shared, Sides, Ssh, TableRule, Topology,
+    Unaddressed, Unowned,
 };
 pub use problem::{Problem, Problems};
 pub use workflow::{Toolkit, WorkflowError};

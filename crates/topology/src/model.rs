@@ -131,6 +131,8 @@ pub struct Node {
     pub dsn: Secret,
     /// The region that its server is made with, where the file says so.
     pub region: Option<String>,
+    /// The host that carries it; `None`: it has a server of its own.
+    pub host: Option<String>,
 }
 
 /// Where rows of a kind may be.
@@ -240,8 +242,8 @@ pub struct Provision {
     /// Hetzner's types for the hosts, the best first. Never empty, as are the other lists of types.
     pub api: Vec<String>,
     pub database: Option<DatabaseServers>,
-    /// Types of the one Redis server of a region.
-    pub redis: Option<Vec<String>>,
+    /// The one Redis server of a region.
+    pub redis: Option<RedisServers>,
     /// The one load balancer of a region.
     pub load_balancer: Option<BalancerServers>,
 }
@@ -254,12 +256,23 @@ pub struct BalancerServers {
     pub certificate: Option<String>,
 }
 
+/// The Redis server of a region.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RedisServers {
+    pub types: Vec<String>,
+    /// Of its one account; `None`: it is not set up.
+    pub password: Option<Secret>,
+}
+
 /// The servers of the nodes of all clusters.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DatabaseServers {
+    /// Empty only where every node has a host.
     pub types: Vec<String>,
-    /// Of the volume that holds the data, 10 to 10240.
-    pub volume_gb: u32,
+    /// Of the volume that holds the data, 10 to 10240; `None` is the server's own disk.
+    pub volume_gb: Option<u32>,
+    /// Connection string of the account that owns the product's database.
+    pub app: Option<Secret>,
 }
 
 /// What GitHub knows of the regions.

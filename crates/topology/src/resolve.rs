@@ -74,7 +74,7 @@ fn topology(file: &File, found: &mut Found) -> Option<Topology> {
     };
     let provision = match &file.provision {
         None => Some(None),
-        Some(section) => provision::section(section, found).map(Some),
+        Some(section) => provision::section(section, file, found).map(Some),
     };
     let github = github_section(&file.github, file, found);
     let rollout = rollout?;
@@ -234,6 +234,8 @@ fn clusters(file: &File, found: &mut Found) -> Option<BTreeMap<String, Cluster>>
     found.all(rules::nodes_with_one_name(file));
     found.all(rules::nodes_with_one_dsn(file));
     found.all(rules::provision::region_of_a_node_unknown(file));
+    found.all(rules::provision::host_of_a_node_unfit(file));
+    found.all(rules::provision::two_nodes_on_one_host(file));
     clusters.into_iter().collect()
 }
 
@@ -279,6 +281,7 @@ fn node(key: &Key, node: &NodeFile, found: &mut Found) -> Option<Node> {
         location: node.location.0.clone(),
         dsn: dsn?,
         region: node.region.as_ref().map(|region| region.0.clone()),
+        host: node.host.as_ref().map(|host| host.0.clone()),
     })
 }
 

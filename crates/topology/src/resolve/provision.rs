@@ -1,14 +1,18 @@
 //! `[provision]`: which servers are ordered.
 
-use crate::file::{ProvisionFile, Word};
-use crate::model::{BalancerServers, DatabaseServers, Provision};
+use crate::file::{DatabaseFile, File, ProvisionFile, RedisFile, Word};
+use crate::model::{BalancerServers, DatabaseServers, Provision, RedisServers};
 use crate::problem::Key;
 use crate::rules::provision;
 use crate::rules::values;
 
 use super::Found;
 
-pub(super) fn section(section: &ProvisionFile, found: &mut Found) -> Option<Provision> {
+pub(super) fn section(
+    section: &ProvisionFile,
+    file: &File,
+    found: &mut Found,
+) -> Option<Provision> {
     let key = Key::default().name("provision");
     let token = found.read(values::secret(&key.name("token"), &section.token));
     found.all(values::not_a_word(&key.name("image"), &section.image));
@@ -30,6 +34,15 @@ pub(super) fn section(section: &ProvisionFile, found: &mut Found) -> Option<Prov
             values::not_a_word(&key.name("load_balancer").name("certificate"), name)
         }),
     );
+    found.all(provision::nodes_without_types(file));
+    let database = section
+        .database
+        .as_ref()
+        .map(|database| self::database(&key.name("database"), database, found));
+    let redis = section
+        .redis
+        .as_ref()
+        .map(|redis| self::redis(&key.name("redis"), redis, found));
     let mut types = |role: &str, types: &[Word]| -> Vec<String> {
         let key = key.name(role).name("types");
         found.all(provision::not_types(&key, types));
@@ -37,14 +50,8 @@ pub(super) fn section(section: &ProvisionFile, found: &mut Found) -> Option<Prov
     };
     Some(Provision {
         api: types("api", &section.api.types),
-        database: section.database.as_ref().map(|database| DatabaseServers {
-            types: types("database", &database.types),
-            volume_gb: database.volume_gb,
-        }),
-        redis: section
-            .redis
-            .as_ref()
-            .map(|redis| types("redis", &redis.types)),
+        database: database.map_or(Some(None), |database| database.map(Some))?,
+        redis: redis.map_or(Some(None), |redis| redis.map(Some))?,
         load_balancer: section
             .load_balancer
             .as_ref()
@@ -60,5 +67,28 @@ pub(super) fn section(section: &ProvisionFile, found: &mut Found) -> Option<Prov
             .map(|path| path.0.clone())
             .collect(),
         ssh_from: ssh_from.into_iter().collect::<Option<_>>()?,
+    })
+}
+
+fn database(key: &Key, database: &DatabaseFile, found: &mut Found) -> Option<DatabaseServers> {
+    let types = database.types.as_deref().unwrap_or_default();
+    found.all(provision::not_types(&key.name("types"), types));
+    let app = database.app.as_ref();
+    let app = app.map(|app| found.read(values::secret(&key.name("app"), app)));
+    Some(DatabaseServers {
+        types: types.iter().map(|word| word.0.clone()).collect(),
+        volume_gb: database.volume_gb,
+        app: app.map_or(Some(None), |app| app.map(Some))?,
+    })
+}
+
+fn redis(key: &Key, redis: &RedisFile, found: &mut Found) -> Option<RedisServers> {
+    found.all(provision::not_types(&key.name("types"), &redis.types));
+    let password = redis.password.as_ref();
+    let password =
+        password.map(|password| found.read(values::secret(&key.name("password"), password)));
+    Some(RedisServers {
+        types: redis.types.iter().map(|word| word.0.clone()).collect(),
+        password: password.map_or(Some(None), |password| password.map(Some))?,
     })
 }

@@ -3,7 +3,7 @@
 use ipnet::IpNet;
 
 use crate::file::{Address, File, Range, RegionFile, Word};
-use crate::problem::{Finding, Key, quoted};
+use crate::problem::{Finding, Key, quoted, ticked};
 
 use super::values::not_a_word;
 use super::{all_nodes, names, outside, twice, unknown};
@@ -64,6 +64,68 @@ pub(crate) fn region_of_a_node_unknown(file: &File) -> Vec<Finding> {
             (!known).then(|| unknown(&key.name("region"), region, "region", names(&file.regions)))
         })
         .collect()
+}
+
+/// The host must be there, and where the node says that its rows are: the residency was checked for that place.
+pub(crate) fn host_of_a_node_unfit(file: &File) -> Vec<Finding> {
+    let hosts = || {
+        file.regions
+            .iter()
+            .flat_map(|(region, of)| of.hosts.keys().map(move |host| (region, of, host)))
+    };
+    let mut findings = Vec::new();
+    for (key, node) in all_nodes(file) {
+        let Some(host) = &node.host else { continue };
+        let Some((region, of, _)) = hosts().find(|(_, _, name)| *name == host) else {
+            let known: Vec<&str> = hosts().map(|(_, _, name)| name.0.as_str()).collect();
+            findings.push(unknown(&key.name("host"), host, "host", known.into_iter()));
+            continue;
+        };
+        if node.location != of.location {
+            let accepted = format!(
+                "{}, where region {} and so its host {} stands",
+                quoted(&of.location.0),
+                ticked(&region.0),
+                ticked(&host.0)
+            );
+            let found = quoted(&node.location.0);
+            findings.push(Finding::new(&key.name("location"), found, accepted));
+        }
+        if node.region.as_ref().is_some_and(|named| named != region) {
+            let accepted = format!("{}, the region of its host, or nothing", quoted(&region.0));
+            let found = node.region.as_ref().map(|named| quoted(&named.0));
+            let found = found.unwrap_or_default();
+            findings.push(Finding::new(&key.name("region"), found, accepted));
+        }
+    }
+    findings
+}
+
+/// They would share a port, a disk and a fate.
+pub(crate) fn two_nodes_on_one_host(file: &File) -> Vec<Finding> {
+    let hosts = all_nodes(file)
+        .filter_map(|(key, node)| Some((node.host.as_ref()?.0.clone(), key.name("host"))));
+    twice(hosts)
+        .map(|(first, key, host)| {
+            let found = format!("{}, as is `{first}`", quoted(&host));
+            Finding::new(&key, found, "a host of its own")
+        })
+        .collect()
+}
+
+/// Nobody would know what to order.
+pub(crate) fn nodes_without_types(file: &File) -> Option<Finding> {
+    let database = file.provision.as_ref()?.database.as_ref()?;
+    let (key, _) = all_nodes(file).find(|(_, node)| node.host.is_none())?;
+    let types = Key::default()
+        .name("provision")
+        .name("database")
+        .name("types");
+    database.types.is_none().then(|| {
+        Finding::new(&types, "missing", "a list of Hetzner's types").hint(format!(
+            "it may be left out where every node has a `host`, and `{key}` has none"
+        ))
+    })
 }
 
 /// A host bit in a range is a slip that opens more, or less, than somebody meant.

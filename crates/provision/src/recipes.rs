@@ -1,0 +1,346 @@
+//! What each server of a product is to be: from regions.toml, from what the provider has, and from what the servers say of
+//! themselves.
+
+use std::collections::BTreeMap;
+use std::net::{IpAddr, Ipv6Addr};
+
+use ipnet::{IpNet, Ipv6Net};
+use regionwise_topology::{Cluster, Node, Region, Topology};
+
+use crate::host::{
+    Account, Api, Database, Mesh, Opening, Part, Peer, Redis, Replica, Server, Source, System,
+    Transport, mesh,
+};
+use crate::inventory::{Detail, Inventory, volume_name};
+use crate::ownership::{FINAL_KEY, HOST_KEY, REGION, ROLE, WIREGUARD, wireguard_key};
+use crate::wanted::{Kind, Role};
+
+/// Of WireGuard, on every server.
+pub const MESH_PORT: u16 = 51820;
+const POSTGRES_PORT: u16 = 5432;
+const REDIS_PORT: u16 = 6379;
+
+/// A server of ours that is there.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Machine {
+    /// The provider's name.
+    pub server: String,
+    /// Its name in regions.toml; of a Redis server a name of ours.
+    pub host: String,
+    pub region: String,
+    pub role: Role,
+    pub address: IpAddr,
+    /// Base64; `None`: nobody has asked it yet.
+    pub wireguard: Option<String>,
+    /// The fact of that name.
+    pub certificate: Option<String>,
+    /// Whether it has had its first session.
+    pub settled: bool,
+    /// Id of the volume for its data.
+    pub volume: Option<i64>,
+}
+
+/// Who logs in to the database of a cluster.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Logins {
+    /// Name of the product's database.
+    pub database: String,
+    pub accounts: Vec<Account>,
+}
+
+/// When in a run a server is set up.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Phase {
+    /// It belongs to another region, and learns of new servers.
+    Related,
+    Whole,
+    /// A primary again, once its standbys are there: from now on commits wait for them.
+    Synchronous,
+}
+
+/// What a recipe follows from.
+#[derive(Clone, Copy, Debug)]
+pub struct Facts<'a> {
+    pub topology: &'a Topology,
+    pub machines: &'a [Machine],
+    /// Of the `region-host` for the hosts, hexadecimal.
+    pub region_host_sha256: &'a str,
+    /// By cluster.
+    pub logins: &'a BTreeMap<String, Logins>,
+    /// Who may log in to Redis; `None`: nobody has said it.
+    pub redis_account: Option<&'a str>,
+}
+
+/// What one server is to be, and what cannot be made yet.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Recipe {
+    pub server: Server,
+    /// Sentences without their periods.
+    pub missing: Vec<String>,
+}
+
+/// Our servers in all projects that have a public address.
+pub fn machines(product: &str, inventories: &[&Inventory]) -> Vec<Machine> {
+    let mut machines = Vec::new();
+    for inventory in inventories {
+        let ours = inventory
+            .resources
+            .iter()
+            .filter(|found| found.is_ours(product));
+        for found in ours {
+            let Detail::Server(server) = &found.detail else {
+                continue;
+            };
+            let role = found.labels.get(ROLE).and_then(|word| Role::of(word));
+            let host = found.name.strip_prefix(&format!("{product}-"));
+            let address = server.address.as_ref();
+            let (Some(role), Some(host), Some(region), Some(address)) = (
+                role,
+                host,
+                found.labels.get(REGION),
+                address.and_then(|(_, text)| text.parse().ok()),
+            ) else {
+                continue;
+            };
+            machines.push(Machine {
+                server: found.name.clone(),
+                host: host.to_owned(),
+                region: region.clone(),
+                role,
+                address,
+                wireguard: found
+                    .labels
+                    .get(WIREGUARD)
+                    .and_then(|key| wireguard_key(key)),
+                certificate: None,
+                settled: found.labels.contains_key(FINAL_KEY)
+                    && !found.labels.contains_key(HOST_KEY),
+                volume: inventory.id(Kind::Volume, &volume_name(&found.name)),
+            });
+        }
+    }
+    machines.sort_by(|one, other| one.server.cmp(&other.server));
+    machines
+}
+
+/// Whether the servers of the product talk to each other: with databases or Redis they do, hosts alone do not.
+pub fn has_mesh(topology: &Topology) -> bool {
+    topology
+        .provision
+        .as_ref()
+        .is_some_and(|provision| provision.database.is_some() || provision.redis.is_some())
+}
+
+/// The node of a cluster that lives on that server.
+pub fn node_on<'t>(
+    topology: &'t Topology,
+    role: Role,
+    host: &str,
+) -> Option<(&'t Cluster, &'t Node)> {
+    let ordered = topology
+        .provision
+        .as_ref()
+        .is_some_and(|provision| provision.database.is_some());
+    if !ordered {
+        return None;
+    }
+    let mut nodes = topology.clusters.values().flat_map(|cluster| {
+        let nodes = std::iter::once(&cluster.primary).chain(&cluster.standbys);
+        nodes.map(move |node| (cluster, node))
+    });
+    nodes.find(|(_, node)| match role {
+        Role::Database => node.host.is_none() && node.name == host,
+        Role::Api => node.host.as_deref() == Some(host),
+        Role::Redis => false,
+    })
+}
+
+/// The clusters that a region is about: the one that it serves from, and those with a node among these servers of its.
+pub fn clusters_about<'t>(
+    topology: &'t Topology,
+    region: &Region,
+    servers: &[(Role, &str)],
+) -> Vec<&'t Cluster> {
+    let here = |cluster: &&Cluster| {
+        cluster.name == region.cluster
+            || servers.iter().any(|(role, host)| {
+                let found = node_on(topology, *role, host);
+                found.is_some_and(|(of, _)| of.name == cluster.name)
+            })
+    };
+    topology.clusters.values().filter(here).collect()
+}
+
+/// What may come in to a server, for the firewall of its own.
+pub fn openings(topology: &Topology, role: Role, host: &str) -> Vec<Opening> {
+    let mut open = Vec::new();
+    if role == Role::Api {
+        open.extend([80, 443].map(Opening::anywhere));
+    }
+    if has_mesh(topology) {
+        // It answers nobody who has not one of its keys.
+        open.push(Opening {
+            transport: Transport::Udp,
+            port: MESH_PORT,
+            from: Source::Anywhere,
+        });
+    }
+    let in_the_mesh = |port| Opening {
+        transport: Transport::Tcp,
+        port,
+        from: Source::Mesh,
+    };
+    if node_on(topology, role, host).is_some() {
+        open.push(in_the_mesh(POSTGRES_PORT));
+    }
+    if role == Role::Redis {
+        open.push(in_the_mesh(REDIS_PORT));
+    }
+    open
+}
+
+impl Facts<'_> {
+    /// What this server is to be in this phase.
+    pub fn recipe(&self, machine: &Machine, phase: Phase) -> Recipe {
+        let mut missing = Vec::new();
+        let open = openings(self.topology, machine.role, &machine.host);
+        let database = self.database(machine, phase, &mut missing);
+        let whole = phase == Phase::Whole;
+        let server = Server {
+            system: System { ssh_port: 22, open },
+            mesh: has_mesh(self.topology).then(|| self.mesh(machine)),
+            database,
+            redis: whole.then(|| self.redis(machine, &mut missing)).flatten(),
+            api: (whole && machine.role == Role::Api).then(|| self.api(machine)),
+        };
+        Recipe { server, missing }
+    }
+
+    fn address(&self, machine: &Machine) -> Ipv6Addr {
+        mesh::address(&self.topology.product.name, &machine.server)
+    }
+
+    fn api(&self, machine: &Machine) -> Api {
+        Api {
+            app: self.topology.product.name.clone(),
+            account: self.topology.ssh.user.clone(),
+            address: machine.address,
+            http_port: 80,
+            health_path: self.topology.health.basic_path.clone(),
+            region_host_sha256: self.region_host_sha256.to_owned(),
+        }
+    }
+
+    /// Servers that have not said their key yet are no peers yet: they are of a later run.
+    fn mesh(&self, machine: &Machine) -> Mesh {
+        let others = self.machines.iter();
+        let others = others.filter(|other| other.server != machine.server);
+        let peers = others.filter_map(|other| {
+            Some(Peer {
+                name: other.server.clone(),
+                public_key: other.wireguard.clone()?,
+                endpoint: Some(other.address),
+            })
+        });
+        Mesh {
+            product: self.topology.product.name.clone(),
+            name: machine.server.clone(),
+            port: MESH_PORT,
+            peers: peers.collect(),
+        }
+    }
+
+    fn redis(&self, machine: &Machine, missing: &mut Vec<String>) -> Option<Redis> {
+        if machine.role != Role::Redis {
+            return None;
+        }
+        let Some(account) = self.redis_account else {
+            missing.push(format!("Redis on `{}` has no password", machine.host));
+            return None;
+        };
+        Some(Redis {
+            listen: vec![IpAddr::V6(self.address(machine))],
+            account: account.to_owned(),
+        })
+    }
+
+    fn database(
+        &self,
+        machine: &Machine,
+        phase: Phase,
+        missing: &mut Vec<String>,
+    ) -> Option<Database> {
+        let (cluster, node) = node_on(self.topology, machine.role, &machine.host)?;
+        // A cluster that the region has nothing to do with has none here.
+        let logins = self.logins.get(&cluster.name)?;
+        let part = if node.name == cluster.primary.name {
+            let replica = |node: &Node| match self.replica(node) {
+                Some(replica) if replica.certificate.is_some() => Ok(replica),
+                _ => Err(format!("standby `{}` is not there yet", node.name)),
+            };
+            let (standbys, absent): (Vec<_>, Vec<_>) = cluster
+                .standbys
+                .iter()
+                .map(replica)
+                .partition(Result::is_ok);
+            let all = absent.is_empty();
+            missing.extend(absent.into_iter().filter_map(Result::err));
+            Part::Primary {
+                standbys: standbys.into_iter().filter_map(Result::ok).collect(),
+                sync: (phase == Phase::Synchronous && all).then_some(cluster.sync),
+            }
+        } else {
+            let primary = self.replica(&cluster.primary);
+            match primary.filter(|primary| primary.certificate.is_some()) {
+                Some(primary) => Part::Standby { primary },
+                None => {
+                    missing.push(format!(
+                        "standby `{}` waits for its primary `{}`",
+                        node.name, cluster.primary.name
+                    ));
+                    return None;
+                }
+            }
+        };
+        Some(Database {
+            cluster: cluster.name.clone(),
+            node: node.name.clone(),
+            part,
+            volume: machine.volume,
+            database: logins.database.clone(),
+            accounts: logins.accounts.clone(),
+            clients: self.clients(cluster),
+        })
+    }
+
+    fn replica(&self, node: &Node) -> Option<Replica> {
+        let lives = |machine: &&Machine| {
+            let found = node_on(self.topology, machine.role, &machine.host);
+            found.is_some_and(|(_, found)| found.name == node.name)
+        };
+        let machine = self.machines.iter().find(lives)?;
+        Some(Replica {
+            node: node.name.clone(),
+            server: machine.server.clone(),
+            address: self.address(machine),
+            certificate: machine.certificate.clone(),
+        })
+    }
+
+    /// Hosts of the regions that the cluster serves, and its other nodes.
+    fn clients(&self, cluster: &Cluster) -> Vec<IpNet> {
+        let serves = |region: &str| {
+            let found = self.topology.region(region);
+            found.is_some_and(|region| region.cluster == cluster.name)
+        };
+        let may = |machine: &&Machine| {
+            let node = node_on(self.topology, machine.role, &machine.host);
+            (machine.role == Role::Api && serves(&machine.region))
+                || node.is_some_and(|(of, _)| of.name == cluster.name)
+        };
+        let machines = self.machines.iter().filter(may);
+        machines
+            .map(|machine| IpNet::V6(Ipv6Net::from(self.address(machine))))
+            .collect()
+    }
+}

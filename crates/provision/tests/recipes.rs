@@ -1,0 +1,311 @@
+//! What each server is to be, from the three regions of `tests/provision`.
+
+#![expect(
+    clippy::unwrap_used,
+    reason = "a helper of a test panics like the test does"
+)]
+
+use std::collections::BTreeMap;
+
+use regionwise_provision::host::{Opening, Part, Source, Transport, mesh};
+use regionwise_provision::recipes::{Facts, Logins, Machine, Phase, openings};
+use regionwise_provision::{
+    Catalogue, FirewallRule, Protocol, Role, Spec, Undecided, Wanted, wanted,
+};
+use regionwise_topology::Topology;
+
+const FILE: &str = include_str!("../../../tests/provision/regions.toml");
+
+fn topology(changes: &[(&str, &str)]) -> Topology {
+    let mut text = FILE.to_owned();
+    for (from, to) in changes {
+        assert!(text.contains(from), "no `{from}` in the file");
+        text = text.replace(from, to);
+    }
+    Topology::parse_unprovisioned("regions.toml", text.as_bytes()).unwrap()
+}
+
+/// The EU's primary lives on its first host.
+const ON_A_HOST: (&str, &str) = (
+    "dsn = \"env:EU_PRIMARY_DSN\" }",
+    "dsn = \"env:EU_PRIMARY_DSN\", host = \"eu-1\" }",
+);
+
+fn catalogue() -> Catalogue {
+    let zones = [
+        ("fsn1", "eu-central"),
+        ("nbg1", "eu-central"),
+        ("hel1", "eu-central"),
+        ("ash", "us-east"),
+        ("sin", "ap-southeast"),
+    ];
+    Catalogue {
+        zones: zones
+            .map(|(place, zone)| (place.to_owned(), zone.to_owned()))
+            .into(),
+        ..Catalogue::default()
+    }
+}
+
+fn ordered(topology: &Topology, region: &str) -> Result<Vec<Wanted>, Undecided> {
+    let provision = topology.provision.as_ref().unwrap();
+    let region = topology.region(region).unwrap();
+    let key = ["ssh-ed25519 AAAA".to_owned()];
+    let projects = wanted(topology, provision, region, &catalogue(), &key, &[])?;
+    Ok(projects
+        .into_iter()
+        .flat_map(|project| project.wanted)
+        .collect())
+}
+
+/// All servers of the regions, as they are once everybody has been asked.
+fn machines(topology: &Topology, regions: &[&str]) -> Vec<Machine> {
+    let mut machines = Vec::new();
+    for region in regions {
+        for wanted in ordered(topology, region).unwrap() {
+            let Spec::Server(server) = &wanted.spec else {
+                continue;
+            };
+            let number = u8::try_from(machines.len()).unwrap();
+            machines.push(Machine {
+                server: wanted.name.clone(),
+                host: server.host.clone(),
+                region: (*region).to_owned(),
+                role: server.role,
+                address: [203, 0, 113, number].into(),
+                wireguard: Some(format!("key of {}", wanted.name)),
+                certificate: Some(format!("certificate of {}", wanted.name)),
+                settled: true,
+                volume: (server.role == Role::Database).then_some(7),
+            });
+        }
+    }
+    machines
+}
+
+fn logins() -> BTreeMap<String, Logins> {
+    let logins = Logins {
+        database: "shop".to_owned(),
+        accounts: Vec::new(),
+    };
+    BTreeMap::from([("eu".to_owned(), logins.clone()), ("us".to_owned(), logins)])
+}
+
+fn facts<'a>(
+    topology: &'a Topology,
+    machines: &'a [Machine],
+    logins: &'a BTreeMap<String, Logins>,
+) -> Facts<'a> {
+    Facts {
+        topology,
+        machines,
+        region_host_sha256: "00",
+        logins,
+        redis_account: Some("shop"),
+    }
+}
+
+fn find<'m>(machines: &'m [Machine], host: &str) -> &'m Machine {
+    machines
+        .iter()
+        .find(|machine| machine.host == host)
+        .unwrap()
+}
+
+#[test]
+fn a_node_on_a_host_gets_no_server_and_the_host_gets_its_volume_and_its_place() {
+    let topology = topology(&[ON_A_HOST]);
+    let wanted = ordered(&topology, "eu-central").unwrap();
+    let find = |name: &str| wanted.iter().find(|wanted| wanted.name == name);
+    assert!(find("shop-eu-primary").is_none());
+    assert!(find("shop-eu-nbg").is_some());
+    let Spec::Volume { server, size_gb } = &find("shop-eu-1-data").unwrap().spec else {
+        panic!("no volume");
+    };
+    assert_eq!((server.as_str(), *size_gb), ("shop-eu-1", 200));
+    let places = |name: &str| match &find(name).unwrap().spec {
+        Spec::Server(server) => server.locations.clone(),
+        _ => panic!("no server"),
+    };
+    assert_eq!(places("shop-eu-1"), ["fsn1"]);
+    assert_eq!(places("shop-eu-2"), ["fsn1", "nbg1", "hel1"]);
+    assert!(find("shop-eu-2-data").is_none());
+}
+
+#[test]
+fn a_node_on_a_host_of_another_project_than_its_rows_is_refused() {
+    let own = "locations = [\"fsn1\", \"nbg1\", \"hel1\"]\n";
+    let topology = topology(&[
+        (
+            own,
+            "locations = [\"fsn1\", \"nbg1\", \"hel1\"]\ntoken = \"env:EU\"\n",
+        ),
+        (
+            "location = \"nbg1\", dsn = \"env:US_DR_DSN\" }",
+            "location = \"fsn1\", dsn = \"env:US_DR_DSN\", host = \"eu-2\" }",
+        ),
+    ]);
+    let refused = ordered(&topology, "eu-central").unwrap_err();
+    assert!(matches!(refused, Undecided::Project { .. }), "{refused}");
+}
+
+#[test]
+fn the_clouds_firewall_lets_wireguard_in_where_servers_talk_to_each_other() {
+    let wireguard = |wanted: &Wanted| match &wanted.spec {
+        Spec::Firewall(rules) => Some(rules.iter().any(|rule: &FirewallRule| {
+            rule.protocol == Protocol::Udp && rule.port.as_deref() == Some("51820")
+        })),
+        _ => None,
+    };
+    let all = ordered(&topology(&[]), "eu-central").unwrap();
+    assert!(all.iter().filter_map(wireguard).all(|open| open));
+    let alone = topology(&[
+        (
+            "database = { types = [\"cpx32\", \"cpx31\"], volume_gb = 200 }\n",
+            "",
+        ),
+        ("redis = { types = [\"cpx12\", \"cpx21\"] }\n", ""),
+    ]);
+    let hosts = ordered(&alone, "eu-central").unwrap();
+    assert!(hosts.iter().filter_map(wireguard).all(|open| !open));
+    assert_eq!(
+        openings(&alone, Role::Api, "eu-1"),
+        [80, 443].map(Opening::anywhere)
+    );
+}
+
+#[test]
+fn postgres_and_redis_are_open_in_the_mesh_only() {
+    let topology = topology(&[ON_A_HOST]);
+    let of = |role, host: &str| {
+        let open = openings(&topology, role, host).into_iter();
+        let ports = open.map(|open| match (open.transport, open.from) {
+            (Transport::Tcp, Source::Anywhere) => format!("{} anywhere", open.port),
+            (Transport::Tcp, Source::Mesh) => format!("{} mesh", open.port),
+            (Transport::Udp, Source::Anywhere) => format!("{} udp", open.port),
+            other => panic!("{other:?}"),
+        });
+        ports.collect::<Vec<_>>().join(", ")
+    };
+    assert_eq!(
+        of(Role::Api, "eu-1"),
+        "80 anywhere, 443 anywhere, 51820 udp, 5432 mesh"
+    );
+    assert_eq!(
+        of(Role::Api, "eu-2"),
+        "80 anywhere, 443 anywhere, 51820 udp"
+    );
+    assert_eq!(of(Role::Database, "eu-nbg"), "51820 udp, 5432 mesh");
+    assert_eq!(of(Role::Redis, "eu-central-redis"), "51820 udp, 6379 mesh");
+}
+
+#[test]
+fn every_server_is_a_peer_of_every_other_one_that_has_said_its_key() {
+    let topology = topology(&[]);
+    let mut machines = machines(&topology, &["eu-central", "ap-singapore"]);
+    machines[0].wireguard = None;
+    let logins = logins();
+    let facts = facts(&topology, &machines, &logins);
+    for machine in &machines {
+        let recipe = facts.recipe(machine, Phase::Whole);
+        let peers = recipe.server.mesh.unwrap().peers;
+        let expected = machines
+            .iter()
+            .filter(|other| other.wireguard.is_some() && other.server != machine.server);
+        let expected: Vec<&str> = expected.map(|other| other.server.as_str()).collect();
+        let named: Vec<&str> = peers.iter().map(|peer| peer.name.as_str()).collect();
+        assert_eq!(named, expected, "{}", machine.server);
+    }
+}
+
+#[test]
+fn a_primary_waits_for_its_standbys_in_the_last_phase_only_and_only_for_all_of_them() {
+    let topology = topology(&[ON_A_HOST]);
+    let mut machines = machines(&topology, &["eu-central"]);
+    let logins = logins();
+    let part = |machines: &[Machine], phase| {
+        let recipe = facts(&topology, machines, &logins).recipe(find(machines, "eu-1"), phase);
+        (recipe.server.database.unwrap(), recipe.missing)
+    };
+    for (phase, expected) in [
+        (Phase::Related, None),
+        (Phase::Whole, None),
+        (Phase::Synchronous, Some(1)),
+    ] {
+        let (database, missing) = part(&machines, phase);
+        assert_eq!(missing, Vec::<String>::new());
+        let Part::Primary { standbys, sync } = database.part else {
+            panic!("no primary");
+        };
+        assert_eq!(sync, expected, "{phase:?}");
+        let nodes: Vec<&str> = standbys.iter().map(|one| one.node.as_str()).collect();
+        assert_eq!(nodes, ["eu-nbg", "eu-hel"]);
+        assert_eq!(standbys[0].address, mesh::address("shop", "shop-eu-nbg"));
+        assert_eq!(
+            standbys[0].certificate.as_deref(),
+            Some("certificate of shop-eu-nbg")
+        );
+    }
+    for machine in &mut machines {
+        if machine.host == "eu-hel" {
+            machine.certificate = None;
+        }
+    }
+    let (database, missing) = part(&machines, Phase::Synchronous);
+    assert_eq!(missing, ["standby `eu-hel` is not there yet"]);
+    let Part::Primary { standbys, sync } = database.part else {
+        panic!("no primary");
+    };
+    assert_eq!((standbys.len(), sync), (1, None));
+}
+
+#[test]
+fn a_standby_without_its_primary_is_no_database_yet_and_that_is_said() {
+    let topology = topology(&[]);
+    let machines = machines(&topology, &["ap-singapore"]);
+    let logins = logins();
+    let facts = facts(&topology, &machines, &logins);
+    let recipe = facts.recipe(find(&machines, "us-sin"), Phase::Whole);
+    assert_eq!(recipe.server.database, None);
+    assert_eq!(
+        recipe.missing,
+        ["standby `us-sin` waits for its primary `us-primary`"]
+    );
+}
+
+#[test]
+fn a_related_server_learns_of_peers_and_keeps_out_of_hosts_and_redis() {
+    let topology = topology(&[ON_A_HOST]);
+    let machines = machines(&topology, &["eu-central"]);
+    let logins = logins();
+    let facts = facts(&topology, &machines, &logins);
+    for host in ["eu-1", "eu-central-redis"] {
+        for (phase, whole) in [(Phase::Related, false), (Phase::Whole, true)] {
+            let server = facts.recipe(find(&machines, host), phase).server;
+            assert!(server.mesh.is_some());
+            assert_eq!(
+                server.api.is_some() || server.redis.is_some(),
+                whole,
+                "{host}"
+            );
+        }
+    }
+}
+
+#[test]
+fn a_database_lets_in_its_own_nodes_and_the_hosts_of_the_regions_that_it_serves() {
+    let topology = topology(&[]);
+    let machines = machines(&topology, &["eu-central", "ap-singapore"]);
+    let logins = logins();
+    let facts = facts(&topology, &machines, &logins);
+    let recipe = facts.recipe(find(&machines, "eu-primary"), Phase::Whole);
+    let clients = recipe.server.database.unwrap().clients;
+    let expected: Vec<String> = ["eu-1", "eu-2", "eu-hel", "eu-nbg", "eu-primary"]
+        .map(|host| format!("{}/128", mesh::address("shop", &format!("shop-{host}"))))
+        .into();
+    let said: Vec<String> = clients.iter().map(ToString::to_string).collect();
+    assert_eq!(
+        said, expected,
+        "no host of Singapore, whose users live in the US"
+    );
+}
