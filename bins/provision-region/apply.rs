@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use regionwise_cli::Signals;
 use regionwise_provision::said::{End, Line, State};
 use regionwise_provision::script::{GUARD_DIRECTORY, GUARD_SECONDS};
 use regionwise_remote::root::{Part, RootError, RootLogin};
@@ -21,18 +22,21 @@ const REVERT: Duration = Duration::from_secs(30);
 const POLL: Duration = Duration::from_secs(2);
 
 /// What was seen of a run.
-pub(super) struct Applied {
-    pub(super) steps: Vec<Seen>,
-    pub(super) ending: Ending,
+pub(crate) struct Applied {
+    pub(crate) steps: Vec<Seen>,
+    /// Name and value of what the server said of itself.
+    pub(crate) facts: Vec<(String, String)>,
+    pub(crate) notes: Vec<String>,
+    pub(crate) ending: Ending,
 }
 
-pub(super) struct Seen {
-    pub(super) name: String,
-    pub(super) state: State,
-    pub(super) text: String,
+pub(crate) struct Seen {
+    pub(crate) name: String,
+    pub(crate) state: State,
+    pub(crate) text: String,
 }
 
-pub(super) enum Ending {
+pub(crate) enum Ending {
     Done,
     Failed,
     Locked,
@@ -47,16 +51,18 @@ pub(super) enum Ending {
 }
 
 impl Applied {
-    pub(super) fn stopped(verdict: Verdict) -> Self {
+    pub(crate) const fn ended(ending: Ending) -> Self {
         Self {
             steps: Vec::new(),
-            ending: Ending::Stopped(verdict),
+            facts: Vec::new(),
+            notes: Vec::new(),
+            ending,
         }
     }
 }
 
 /// sha256 of the `region-host` that is there, or nothing.
-pub(super) async fn region_host_there(login: &RootLogin) -> Result<String, RootError> {
+pub(crate) async fn region_host_there(login: &RootLogin) -> Result<String, RootError> {
     let mut sum = String::new();
     let command = "sha256sum /usr/local/bin/region-host 2> /dev/null; true";
     login
@@ -71,15 +77,31 @@ pub(super) async fn region_host_there(login: &RootLogin) -> Result<String, RootE
     Ok(sum)
 }
 
-/// Runs the script that is among the parts.
-pub(super) async fn apply(
+/// Runs the script that is among the parts, to its end or to the first signal. What was seen until then stays.
+pub(crate) async fn apply(
     login: &RootLogin,
     parts: &[Part],
     dry_run: bool,
     say: &(dyn Fn(&str) + Sync),
+    signals: &Signals,
 ) -> Applied {
+    let mut applied = Applied::ended(Ending::Done);
+    let ending = tokio::select! {
+        ending = talk(login, parts, dry_run, say, &mut applied) => ending,
+        verdict = signals.received() => Ending::Stopped(verdict),
+    };
+    Applied { ending, ..applied }
+}
+
+async fn talk(
+    login: &RootLogin,
+    parts: &[Part],
+    dry_run: bool,
+    say: &(dyn Fn(&str) + Sync),
+    applied: &mut Applied,
+) -> Ending {
     let mode = if dry_run { "check" } else { "apply" };
-    let (mut steps, mut end) = (Vec::new(), None);
+    let mut end = None;
     let command = format!("sh \"$d/script\" {mode} \"$d\"");
     let ran = login
         .run_with(
@@ -89,16 +111,20 @@ pub(super) async fn apply(
             &mut |line| match Line::parse(line) {
                 Some(Line::Step { state, name, text }) => {
                     say(&format!("{name}: {}", state.word()));
-                    steps.push(Seen { name, state, text });
+                    applied.steps.push(Seen { name, state, text });
                 }
-                Some(Line::Note { step, text }) => say(&format!("{step}: {text}")),
+                Some(Line::Note { step, text }) => {
+                    let note = format!("{step}: {text}");
+                    say(&note);
+                    applied.notes.push(note);
+                }
                 Some(Line::End(said)) => end = Some(said),
-                // Facts are for whoever sets several servers up.
-                Some(Line::Fact { .. }) | None => {}
+                Some(Line::Fact { name, value }) => applied.facts.push((name, value)),
+                None => {}
             },
         )
         .await;
-    let ending = match (ran, end) {
+    match (ran, end) {
         (Err(RootError::Lost(why)), _) => Ending::Lost(why),
         (Err(error), _) => Ending::NotOpened(error),
         (Ok(_), Some(End::Done)) => Ending::Done,
@@ -109,8 +135,7 @@ pub(super) async fn apply(
         (Ok(code), None) => Ending::Lost(format!(
             "the script ended with status {code} before its last line"
         )),
-    };
-    Applied { steps, ending }
+    }
 }
 
 /// A fresh connection is the proof that firewall and sshd let somebody in.
@@ -143,7 +168,7 @@ async fn confirm(login: &RootLogin, say: &(dyn Fn(&str) + Sync)) -> Ending {
 }
 
 /// What it means that root's first login did not work, and what to do.
-pub(super) fn meaning(error: &RootError) -> (Verdict, &'static str) {
+pub(crate) fn meaning(error: &RootError) -> (Verdict, &'static str) {
     match error {
         RootError::Open(OpenError::HostKey { .. }) => (
             Verdict::Refused,

@@ -3,21 +3,19 @@
 //! Ends 0 (also when nothing had to change), 2, 10 (a step failed; run it again), 12 (host key or system refused), 13 (nobody
 //! could log in afterwards, so the server went back), 20, 21, 22, 130, 143.
 
-mod apply;
 mod pin;
 mod report;
 
-use std::fs;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 
-use regionwise_cli::{Because, Common, Context, Failure, Hint, Report};
-use regionwise_provision::{host as recipe, script};
-use regionwise_remote::host_key;
-use regionwise_remote::identity::Identity;
-use regionwise_remote::root::{Part, RootLogin};
+use regionwise_cli::{Because, Common, Context, Failure, Report};
+use regionwise_provision::{Role, host as recipe, recipes, script};
+use regionwise_remote::root::RootLogin;
 use regionwise_topology::{Host, Region, Topology};
 
+use crate::apply;
+use crate::uploads::{self, Uploads};
 use pin::Pinned;
 
 #[derive(clap::Args)]
@@ -68,7 +66,14 @@ pub(crate) async fn run(
         ));
     }
     let known_hosts = context.expand(&topology.ssh.known_hosts, common.directory());
-    let uploads = uploads(common, args, &topology, context).await?;
+    let uploads = Uploads::read(
+        common,
+        context,
+        &topology,
+        &args.env_file,
+        args.region_host.as_deref(),
+    )
+    .await?;
     let steps = recipe::steps(&recipe_of(&topology, host, &uploads));
 
     let names = pin::Names {
@@ -90,12 +95,14 @@ pub(crate) async fn run(
     if !args.dry_run {
         pin_it(&pinned, &known_hosts)?;
     }
-    let parts = parts(uploads, &script::render(&steps), &there, args.dry_run);
-    let applying = apply::apply(&login, &parts, args.dry_run, &say);
-    let applied = tokio::select! {
-        applied = applying => applied,
-        verdict = context.signals.received() => apply::Applied::stopped(verdict),
+    // A dry run changes nothing, and needs no `region-host` to compare its sum.
+    let there = match args.dry_run {
+        true => &uploads.region_host_sha256,
+        false => &there,
     };
+    let mut parts = uploads.parts(there);
+    parts.push(uploads::script(&script::render(&steps)));
+    let applied = apply::apply(&login, &parts, args.dry_run, &say, &context.signals).await;
     Ok(report::of(&applied, &steps, region, host, args.dry_run))
 }
 
@@ -126,71 +133,15 @@ fn find<'a>(topology: &'a Topology, args: &HostArgs) -> Result<(&'a Region, &'a 
     })
 }
 
-/// What the server gets, each as a file beside the script.
-struct Uploads {
-    region_host: Part,
-    deploy_key: Part,
-    env: Part,
-}
-
-async fn uploads(
-    common: &Common,
-    args: &HostArgs,
-    topology: &Topology,
-    context: &Context,
-) -> Result<Uploads, Failure> {
-    let beside = || -> std::io::Result<PathBuf> {
-        Ok(std::env::current_exe()?.with_file_name("region-host"))
-    };
-    let region_host = match &args.region_host {
-        Some(path) => path.clone(),
-        None => beside().invalid(|| "cannot find this program".to_owned())?,
-    };
-    let bytes = read(&region_host, "region-host").hint(
-        "name it with --region-host; it must be built for Linux and the server's architecture",
-    )?;
-    if !bytes.starts_with(b"\x7fELF") {
-        return Err(Failure::invalid(format!(
-            "`{}` is not a Linux executable",
-            region_host.display()
-        ))
-        .with_hint("build region-host for the server, and name it with --region-host"));
-    }
-    let private = context.secret("the deploy key", &topology.ssh.identity, common.directory())?;
-    let cannot = || format!("cannot use the deploy key `{}`", topology.ssh.identity);
-    let identity = Identity::write(private.expose()).invalid(cannot)?;
-    let public = host_key::public_half(identity.path())
-        .await
-        .invalid(cannot)
-        .hint("it must be a private key without a passphrase")?;
-    Ok(Uploads {
-        region_host: Part {
-            name: recipe::REGION_HOST,
-            bytes,
-        },
-        deploy_key: Part {
-            name: recipe::DEPLOY_KEY,
-            bytes: format!("{public}\n").into_bytes(),
-        },
-        env: Part {
-            name: recipe::ENV,
-            bytes: read(&args.env_file, "the env file")?,
-        },
-    })
-}
-
-fn read(path: &Path, what: &str) -> Result<Vec<u8>, Failure> {
-    fs::read(path).invalid(|| format!("cannot read {what} from `{}`", path.display()))
-}
-
 fn recipe_of(topology: &Topology, host: &Host, uploads: &Uploads) -> recipe::Server {
-    let mut ports = vec![80, 443];
-    if !ports.contains(&host.http_port) {
-        ports.push(host.http_port);
+    let mut open = recipes::openings(topology, Role::Api, &host.name);
+    let own = recipe::Opening::anywhere(host.http_port);
+    if !open.contains(&own) {
+        open.push(own);
     }
     let system = recipe::System {
         ssh_port: host.ssh_port,
-        open: ports.into_iter().map(recipe::Opening::anywhere).collect(),
+        open,
     };
     recipe::Server {
         api: Some(recipe::Api {
@@ -199,26 +150,10 @@ fn recipe_of(topology: &Topology, host: &Host, uploads: &Uploads) -> recipe::Ser
             address: host.address,
             http_port: host.http_port,
             health_path: topology.health.basic_path.clone(),
-            region_host_sha256: uploads.region_host.sha256(),
+            region_host_sha256: uploads.region_host_sha256.clone(),
         }),
         ..recipe::Server::bare(system)
     }
-}
-
-/// `region-host` is large: it travels only where it is needed.
-fn parts(uploads: Uploads, script: &str, there: &str, dry_run: bool) -> Vec<Part> {
-    let mut parts = vec![
-        Part {
-            name: script::SCRIPT,
-            bytes: script.as_bytes().to_vec(),
-        },
-        uploads.deploy_key,
-        uploads.env,
-    ];
-    if !dry_run && uploads.region_host.sha256() != there {
-        parts.push(uploads.region_host);
-    }
-    parts
 }
 
 /// Only after a login has proved that the server holds the key.

@@ -10,12 +10,15 @@
 
 mod addresses;
 mod adopt;
+mod apply;
 mod destroy;
 mod host;
 mod look;
 mod region;
+mod setup;
 mod status;
 mod texts;
+mod uploads;
 
 use std::process::ExitCode;
 

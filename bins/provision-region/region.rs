@@ -1,6 +1,9 @@
 //! `--region NAME`: plan, refuse what a rule forbids, order, and look whether it is there.
 
-use regionwise_cli::{Common, Context, Failure, Report};
+use std::path::PathBuf;
+use std::time::Duration;
+
+use regionwise_cli::{Common, Context, Failure, Report, duration};
 use regionwise_provision::cloud_config::{self, HostKey, TooLarge};
 use regionwise_provision::host::{Opening, Server, System, steps};
 use regionwise_provision::{Change, Cost, Detail, Kind, Role, ServerSpec, script};
@@ -10,6 +13,7 @@ use regionwise_topology::Region;
 use rust_decimal::Decimal;
 
 use crate::look::{Api, Seen, World};
+use crate::setup::{self, Baggage};
 use crate::{addresses, texts};
 
 #[derive(clap::Args)]
@@ -46,6 +50,26 @@ pub(crate) struct RegionArgs {
     /// The region's name a third time, for --with-volumes.
     #[arg(long, value_name = "NAME", requires = "with_volumes")]
     pub(crate) confirm_data: Option<String>,
+
+    /// Order the servers and wait until they run, log in to none of them.
+    #[arg(long, env = "REGIONWISE_SERVERS_ONLY")]
+    pub(crate) servers_only: bool,
+
+    /// NAME=value lines that every release on the region's hosts gets: region, database URLs, secrets.
+    #[arg(long, env = "REGIONWISE_ENV_FILE", value_name = "FILE")]
+    pub(crate) env_file: Option<PathBuf>,
+
+    /// The region-host to upload, built for the servers; by default the one beside this program.
+    #[arg(long, env = "REGIONWISE_REGION_HOST", value_name = "FILE")]
+    pub(crate) region_host: Option<PathBuf>,
+
+    /// Private key that opens root's login; by default the keys that ssh finds by itself.
+    #[arg(long, env = "REGIONWISE_ROOT_KEY", value_name = "FILE")]
+    pub(crate) root_key: Option<PathBuf>,
+
+    /// How long a server that runs may take until it answers ssh.
+    #[arg(long, env = "REGIONWISE_BOOT_WITHIN", value_name = "DURATION", value_parser = duration, default_value = "10m")]
+    pub(crate) boot_within: Duration,
 
     #[command(flatten)]
     pub(crate) api: Api,
@@ -88,12 +112,24 @@ pub(crate) async fn run(
             region.name
         )));
     }
+    let baggage = match args.servers_only {
+        true => None,
+        false => Some(Baggage::read(common, args, context, &world, region, &seen).await?),
+    };
     let mut done = Done::default();
     let ended = order(&world, &mut seen, args, context, &mut done, &say).await;
     // What was ordered may have been another type than the first.
     let cost = seen.cost(&world);
     match ended {
-        Ok(()) => finished(common, region, &seen, &cost, &hash, &done),
+        Ok(()) => {
+            let servers_only = baggage.is_none();
+            let report = finished(common, servers_only, region, &seen, &cost, &hash, &done)?;
+            let Some(baggage) = baggage.filter(|_| report.verdict == Verdict::Proceed) else {
+                return Ok(report);
+            };
+            let did = setup::set_up(&world, region, &seen, args, &baggage, context).await;
+            Ok(setup::report(report, &region.name, &did))
+        }
         Err(stopped) => Ok(halted(
             region, &seen, &cost, &hash, &done, &stopped, context,
         )),
@@ -278,6 +314,7 @@ fn not_running(project: &Project<'_>) -> Option<(String, String)> {
 
 fn finished(
     common: &Common,
+    servers_only: bool,
     region: &Region,
     seen: &Seen<'_>,
     cost: &Cost,
@@ -340,7 +377,9 @@ fn finished(
     let mut report = texts::report(verdict, region, seen, cost, hash);
     report.reason = reason.map(str::to_owned);
     report.summary = format!("{did}{is}");
-    report.hints.extend(texts::first_logins(seen, &written));
+    if servers_only {
+        report.hints.extend(texts::first_logins(seen, &written));
+    }
     if !wrong.is_empty() {
         report.hints.push(format!(
             "correct the address in {}",

@@ -7,7 +7,9 @@
 
 mod destroy;
 mod emulated;
+mod first_session;
 mod killed;
+mod machines;
 mod plan;
 mod region;
 mod residency;

@@ -1,7 +1,7 @@
 //! An account without a server, a regions.toml, and the binary as a person runs it.
 
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
 use regionwise_lab::hetzner::Hetzner;
@@ -24,7 +24,7 @@ pub(crate) struct World {
 pub(crate) struct Run {
     pub(crate) code: i32,
     pub(crate) json: Value,
-    stderr: String,
+    pub(crate) stderr: String,
 }
 
 impl World {
@@ -38,11 +38,7 @@ impl World {
             _runtime: runtime,
         };
         world.write(FILE);
-        let keygen = Command::new("ssh-keygen")
-            .args(["-q", "-t", "ed25519", "-N", "", "-C", "somebody", "-f"])
-            .arg(world.path("root"))
-            .status();
-        assert!(keygen.unwrap().success());
+        new_key(&world.path("root"));
         world
     }
 
@@ -73,6 +69,8 @@ impl World {
             .env("HCLOUD_TOKEN", TOKEN)
             .env("REGIONWISE_HCLOUD_ENDPOINT", self.hetzner.url())
             .env("REGIONWISE_TICK", "20ms")
+            // Most tests are about the orders: nothing answers at the addresses of the lab.
+            .env("REGIONWISE_SERVERS_ONLY", "true")
             .env("REGIONWISE_FORMAT", "json")
             .env("REGIONWISE_CI", "none")
             .env("REGIONWISE_CONFIG", self.path("regions.toml"))
@@ -82,18 +80,7 @@ impl World {
     }
 
     pub(crate) fn run(&self, args: &[&str]) -> Run {
-        let output = self.command(args).output().unwrap();
-        let (stdout, stderr) = (
-            String::from_utf8(output.stdout).unwrap(),
-            String::from_utf8(output.stderr).unwrap(),
-        );
-        assert!(!stdout.contains(TOKEN) && !stderr.contains(TOKEN));
-        Run {
-            code: output.status.code().unwrap(),
-            json: serde_json::from_str(&stdout)
-                .unwrap_or_else(|_| panic!("{args:?}: {stdout}{stderr}")),
-            stderr,
-        }
+        Run::of(&mut self.command(args))
     }
 
     pub(crate) fn spawn(&self, args: &[&str]) -> Child {
@@ -142,7 +129,31 @@ impl World {
     }
 }
 
+/// A key without a passphrase, and its public half beside it.
+pub(crate) fn new_key(path: &Path) {
+    let keygen = Command::new("ssh-keygen")
+        .args(["-q", "-t", "ed25519", "-N", "", "-C", "somebody", "-f"])
+        .arg(path)
+        .status();
+    assert!(keygen.unwrap().success());
+}
+
 impl Run {
+    pub(crate) fn of(command: &mut Command) -> Self {
+        let output = command.output().unwrap();
+        let (stdout, stderr) = (
+            String::from_utf8(output.stdout).unwrap(),
+            String::from_utf8(output.stderr).unwrap(),
+        );
+        assert!(!stdout.contains(TOKEN) && !stderr.contains(TOKEN));
+        Self {
+            code: output.status.code().unwrap(),
+            json: serde_json::from_str(&stdout)
+                .unwrap_or_else(|_| panic!("{command:?}: {stdout}{stderr}")),
+            stderr,
+        }
+    }
+
     #[track_caller]
     pub(crate) fn ends(self, code: i32) -> Self {
         assert_eq!(self.code, code, "{}\n{}", self.json, self.stderr);

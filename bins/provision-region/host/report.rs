@@ -8,7 +8,7 @@ use regionwise_rollout::Verdict;
 use regionwise_topology::{Host, Region};
 use serde_json::json;
 
-use super::apply::{Applied, Ending, Seen, meaning};
+use crate::apply::{Applied, Ending, Seen, meaning};
 
 const AGAIN: &str = "run the same command again: it goes on where this one stopped";
 
@@ -182,7 +182,7 @@ mod tests {
         });
         let applied = Applied {
             steps: steps.collect(),
-            ending,
+            ..Applied::ended(ending)
         };
         let known = host::steps(&Server::bare(System {
             ssh_port: 22,

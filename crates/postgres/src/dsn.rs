@@ -96,6 +96,16 @@ impl Dsn {
         }
     }
 
+    /// The role's password, where the connection string has one.
+    pub fn password(&self) -> Option<&[u8]> {
+        self.config.get_password()
+    }
+
+    /// The database, as libpq has it: named like the role where the connection string names none.
+    pub fn database(&self) -> &str {
+        self.config.get_dbname().unwrap_or_else(|| self.user())
+    }
+
     /// The role that logs in.
     pub fn user(&self) -> &str {
         self.config.get_user().unwrap_or_default()

@@ -15,7 +15,7 @@ pub use apply::{Done, Run, apply};
 pub use birth::{Birth, NoKey};
 pub use destroy::{Doomed, Gone, destroy, doomed};
 pub use purse::Purse;
-pub use session::{Seat, Settled, Unmet, first_session};
+pub use session::{Seat, Settled, Unmet, first_session, relabel};
 pub use stopped::{Stopped, Why};
 
 use regionwise_hetzner::Hetzner;

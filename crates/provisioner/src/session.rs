@@ -70,14 +70,8 @@ pub enum Unmet {
     #[error("cannot use the OpenSSH programs or a file here")]
     Here(#[from] io::Error),
     /// Somebody asked the run to stop.
-    #[error("stopped")]
+    #[error("stopped by a signal")]
     Signal,
-}
-
-impl Unmet {
-    fn provider(what: &str, error: &regionwise_hetzner::Error) -> Self {
-        Self::Provider(Stopped::by(what, error))
-    }
 }
 
 /// Brings a server to where it shows its final key, known_hosts pins it, and the one-time key is refused; does nothing where
@@ -97,7 +91,9 @@ pub async fn first_session(
         stop,
         say,
     };
-    let (id, labels) = session.labels().await?;
+    let (_, labels) = labels(hetzner, seat.server)
+        .await
+        .map_err(Unmet::Provider)?;
     let shown = session.shown().await?;
     let pinned = host_key::pinned(seat.known_hosts, seat.address, seat.port).await?;
     let vouched = Vouched::of(&labels, pinned);
@@ -105,7 +101,7 @@ pub async fn first_session(
     let key = match vouched.stage(&shown.fingerprint)? {
         Stage::Settled => shown,
         Stage::Born => {
-            let last = session.announce(id, &labels, &shown, &vouched).await?;
+            let last = session.announce(&labels, &shown, &vouched).await?;
             session.exchange(&shown, &last).await?;
             session.forget(&last, Some(&shown)).await?;
             settled.birth_refused = true;
@@ -117,7 +113,7 @@ pub async fn first_session(
             shown
         }
         Stage::Pinned => {
-            session.announce(id, &labels, &shown, &vouched).await?;
+            session.announce(&labels, &shown, &vouched).await?;
             if vouched.birth.is_some() {
                 session.forget(&shown, None).await?;
                 settled.birth_refused = true;
@@ -134,12 +130,42 @@ pub async fn first_session(
     }
     if vouched.birth.is_some() {
         session
-            .label(id, |labels| {
+            .label(|labels| {
                 labels.remove(HOST_KEY);
             })
             .await?;
     }
     Ok(settled)
+}
+
+/// Changes labels of a server, from what they are now; nothing is sent where that changes nothing.
+///
+/// # Errors
+/// [`Stopped`]
+pub async fn relabel(
+    hetzner: &Hetzner<'_>,
+    server: &str,
+    change: impl FnOnce(&mut Labels),
+) -> Result<(), Stopped> {
+    let (id, before) = labels(hetzner, server).await?;
+    let mut labels = before.clone();
+    change(&mut labels);
+    if labels == before {
+        return Ok(());
+    }
+    let written = hetzner.label(id, &labels).await;
+    written.map_err(|error| Stopped::by(&format!("labels of server `{server}`"), &error))
+}
+
+/// As they are now: another run may be at it.
+async fn labels(hetzner: &Hetzner<'_>, server: &str) -> Result<(i64, Labels), Stopped> {
+    let found = hetzner.named(Kind::Server, server).await;
+    let found =
+        found.map_err(|error| Stopped::by(&format!("labels of server `{server}`"), &error))?;
+    let found = found.into_iter().next();
+    let found =
+        found.ok_or_else(|| Stopped::new(Why::Action, format!("server `{server}` is gone")))?;
+    Ok((found.id, found.labels))
 }
 
 struct Session<'s, 'p> {
@@ -154,30 +180,10 @@ impl Session<'_, '_> {
         (self.say)(&format!("{}: {text}", self.seat.server));
     }
 
-    /// As they are now: another run may be at it.
-    async fn labels(&self) -> Result<(i64, Labels), Unmet> {
-        let server = self.seat.server;
-        let what = format!("labels of server `{server}`");
-        let found = self.hetzner.named(Kind::Server, server).await;
-        let found = found.map_err(|error| Unmet::provider(&what, &error))?;
-        let Some(found) = found.into_iter().next() else {
-            let text = format!("server `{server}` is gone");
-            return Err(Unmet::Provider(Stopped::new(Why::Action, text)));
-        };
-        Ok((found.id, found.labels))
-    }
-
-    async fn label(&self, id: i64, change: impl FnOnce(&mut Labels)) -> Result<(), Unmet> {
+    async fn label(&self, change: impl FnOnce(&mut Labels)) -> Result<(), Unmet> {
         self.may_go_on()?;
-        let (_, mut labels) = self.labels().await?;
-        let before = labels.clone();
-        change(&mut labels);
-        if labels == before {
-            return Ok(());
-        }
-        let written = self.hetzner.label(id, &labels).await;
-        let what = || format!("labels of server `{}`", self.seat.server);
-        written.map_err(|error| Unmet::provider(&what(), &error))
+        let written = relabel(self.hetzner, self.seat.server, change).await;
+        written.map_err(Unmet::Provider)
     }
 
     fn may_go_on(&self) -> Result<(), Unmet> {
@@ -218,7 +224,6 @@ impl Session<'_, '_> {
     /// The server makes the key that it is to show, and its label says so before it does. Returns that key.
     async fn announce(
         &self,
-        id: i64,
         labels: &Labels,
         shown: &HostKey,
         vouched: &Vouched,
@@ -231,7 +236,7 @@ impl Session<'_, '_> {
             .ok_or_else(|| Unmet::Failed(format!("{} is no fingerprint", last.fingerprint)))?;
         if labels.get(FINAL_KEY) != Some(&label) {
             self.say(&format!("its final host key is {}.", last.fingerprint));
-            self.label(id, |labels| {
+            self.label(|labels| {
                 labels.insert(FINAL_KEY.to_owned(), label);
             })
             .await?;

@@ -1,5 +1,6 @@
 //! Root's login, for the set-up of a server: one command, files on its stdin, its lines as they come.
 
+use std::borrow::Cow;
 use std::io;
 use std::net::IpAddr;
 use std::path::PathBuf;
@@ -33,8 +34,8 @@ pub struct RootLogin {
 
 /// A file for the far side.
 pub struct Part {
-    /// `[a-z.-]+`
-    pub name: &'static str,
+    /// `[a-z0-9._-]+`
+    pub name: Cow<'static, str>,
     pub bytes: Vec<u8>,
 }
 

@@ -1,0 +1,431 @@
+//! What comes after the orders: every server is logged in to for the first time, and made what it is to be.
+
+mod logins;
+mod report;
+
+use std::path::PathBuf;
+
+use regionwise_cli::{Common, Context, Failure};
+use regionwise_provision::host;
+use regionwise_provision::recipes::{self, Facts, Machine, Phase, Recipe};
+use regionwise_provision::step::Step;
+use regionwise_provision::{
+    Inventory, Kind, Labels, Role, Spec, WIREGUARD, script, wireguard_label,
+};
+use regionwise_provisioner::{Project, Seat, Settled, Stopped, Unmet, first_session, relabel};
+use regionwise_remote::root::{Part, RootLogin};
+use regionwise_rollout::Verdict;
+use regionwise_topology::Region;
+
+use crate::apply::{self, Applied, Ending};
+use crate::look::{Seen, World};
+use crate::region::RegionArgs;
+use crate::uploads::{self, Uploads};
+use logins::Secrets;
+
+/// What the servers get that is not in regions.toml: read before anything is ordered.
+pub(crate) struct Baggage {
+    /// `None`: the region has no host.
+    uploads: Option<Uploads>,
+    secrets: Secrets,
+    known_hosts: PathBuf,
+}
+
+/// One thing that was done with a server, or tried.
+pub(super) struct Did {
+    pub(super) host: String,
+    pub(super) what: What,
+}
+
+pub(super) enum What {
+    /// The first session; with what it is in the way of.
+    Met(Result<Settled, Unmet>),
+    /// A script.
+    Ran {
+        steps: Vec<Step>,
+        applied: Applied,
+        missing: Vec<String>,
+        /// Of another region: what it does not learn is said, and the run goes on.
+        related: bool,
+    },
+    /// Its labels could not be written.
+    Unlabelled(Stopped),
+    /// A signal came between two servers.
+    Stopped(Verdict),
+}
+
+impl Baggage {
+    pub(crate) async fn read(
+        common: &Common,
+        args: &RegionArgs,
+        context: &Context,
+        world: &World,
+        region: &Region,
+        seen: &Seen<'_>,
+    ) -> Result<Self, Failure> {
+        let topology = &world.topology;
+        let names = region.hosts.iter().map(|host| (&host.name, host.tls));
+        let new = region.unaddressed.iter().map(|host| (&host.name, host.tls));
+        let hosts: Vec<(&String, bool)> = names.chain(new).collect();
+        if let Some((name, _)) = hosts.iter().find(|(_, tls)| *tls) {
+            return Err(Failure::invalid(format!(
+                "host `{name}` has `tls = true`, and the HAProxy of a region host speaks plain HTTP"
+            ))
+            .with_hint("let TLS end in front of it: `tls = false` for this host"));
+        }
+        let uploads = match (&args.env_file, hosts.is_empty()) {
+            (_, true) => None,
+            (Some(env_file), false) => {
+                let region_host = args.region_host.as_deref();
+                Some(Uploads::read(common, context, topology, env_file, region_host).await?)
+            }
+            (None, false) => {
+                let text = format!(
+                    "region `{}` has hosts, and no env file is named",
+                    region.name
+                );
+                return Err(Failure::invalid(text)
+                    .with_hint("name what every release on them gets: --env-file FILE")
+                    .with_hint("or order the servers, and set none of them up: --servers-only"));
+            }
+        };
+        let wanted = seen.projects.iter().flat_map(|project| &project.wanted);
+        let servers: Vec<(Role, &str)> = wanted
+            .filter_map(|wanted| match &wanted.spec {
+                Spec::Server(server) => Some((server.role, server.host.as_str())),
+                _ => None,
+            })
+            .collect();
+        let clusters = recipes::clusters_about(topology, region, &servers);
+        Ok(Self {
+            uploads,
+            secrets: Secrets::read(common, context, topology, &clusters)?,
+            known_hosts: std::path::absolute(
+                context.expand(&topology.ssh.known_hosts, common.directory()),
+            )
+            .unwrap_or_else(|_| common.directory().join(&topology.ssh.known_hosts)),
+        })
+    }
+}
+
+/// Makes every server of the region what it is to be, and tells those of other regions about them.
+pub(crate) async fn set_up(
+    world: &World,
+    region: &Region,
+    seen: &Seen<'_>,
+    args: &RegionArgs,
+    baggage: &Baggage,
+    context: &Context,
+) -> Vec<Did> {
+    let inventories: Vec<&Inventory> = seen
+        .projects
+        .iter()
+        .map(|project| &project.inventory)
+        .collect();
+    let mut setup = Setup {
+        world,
+        region,
+        seen,
+        args,
+        baggage,
+        context,
+        machines: recipes::machines(&world.topology.product.name, &inventories),
+        did: Vec::new(),
+    };
+    // Every phase is for all servers; what one of them lacks would make the next phase guess.
+    let _ = setup.run().await;
+    setup.did
+}
+
+pub(crate) use report::of as report;
+
+struct Setup<'a, 's> {
+    world: &'a World,
+    region: &'a Region,
+    seen: &'a Seen<'s>,
+    args: &'a RegionArgs,
+    baggage: &'a Baggage,
+    context: &'a Context,
+    machines: Vec<Machine>,
+    did: Vec<Did>,
+}
+
+/// A server failed, or a signal came: what is in `did` says it.
+struct Halt;
+
+impl Setup<'_, '_> {
+    async fn run(&mut self) -> Result<(), Halt> {
+        let own = self.of_the_region();
+        for machine in &own {
+            self.meet(machine).await?;
+        }
+        let mut related = Vec::new();
+        if recipes::has_mesh(&self.world.topology) {
+            for machine in &own {
+                self.ask(machine).await?;
+            }
+            for machine in self.met_before() {
+                // One that is down must not keep this region from coming up.
+                if self.meet(&machine).await.is_ok() && self.ask(&machine).await.is_ok() {
+                    related.push(machine.server);
+                }
+            }
+            self.stop()?;
+            for server in &related {
+                let _ = self.make(server, Phase::Related).await;
+            }
+        }
+        // A standby copies from its primary.
+        let (primaries, others): (Vec<&Machine>, Vec<&Machine>) =
+            own.iter().partition(|machine| self.is_primary(machine));
+        for machine in primaries.iter().chain(&others) {
+            self.make(&machine.server, Phase::Whole).await?;
+        }
+        for machine in self.primaries_about(&own, &related) {
+            self.make(&machine, Phase::Synchronous).await?;
+        }
+        Ok(())
+    }
+
+    fn stop(&mut self) -> Result<(), Halt> {
+        let Some(verdict) = self.context.signals.now() else {
+            return Ok(());
+        };
+        self.did.push(Did {
+            host: self.region.name.clone(),
+            what: What::Stopped(verdict),
+        });
+        Err(Halt)
+    }
+
+    fn of_the_region(&self) -> Vec<Machine> {
+        let wanted = |machine: &&Machine| {
+            let mut wanted = self
+                .seen
+                .projects
+                .iter()
+                .flat_map(|project| &project.wanted);
+            wanted.any(|wanted| wanted.name == machine.server)
+        };
+        self.machines.iter().filter(wanted).cloned().collect()
+    }
+
+    /// Servers of other regions that have had their first session: the others learn of this region in theirs.
+    fn met_before(&self) -> Vec<Machine> {
+        let others = self.machines.iter();
+        let others = others.filter(|machine| machine.region != self.region.name && machine.settled);
+        others.cloned().collect()
+    }
+
+    /// Primaries of the clusters that have a node in this region, as far as they could be reached.
+    fn primaries_about(&self, own: &[Machine], related: &[String]) -> Vec<String> {
+        let topology = &self.world.topology;
+        let cluster_of = |machine: &Machine| {
+            let found = recipes::node_on(topology, machine.role, &machine.host);
+            found.map(|(cluster, _)| cluster.name.as_str())
+        };
+        let here: Vec<&str> = own.iter().filter_map(cluster_of).collect();
+        let reached = self.machines.iter().filter(|machine| {
+            related.contains(&machine.server)
+                || own.iter().any(|known| known.server == machine.server)
+        });
+        reached
+            .filter(|machine| self.is_primary(machine))
+            .filter(|machine| cluster_of(machine).is_some_and(|cluster| here.contains(&cluster)))
+            .map(|machine| machine.server.clone())
+            .collect()
+    }
+
+    fn is_primary(&self, machine: &Machine) -> bool {
+        let found = recipes::node_on(&self.world.topology, machine.role, &machine.host);
+        found.is_some_and(|(cluster, node)| cluster.primary.name == node.name)
+    }
+
+    /// The first session, or nothing where it was before.
+    async fn meet(&mut self, machine: &Machine) -> Result<(), Halt> {
+        self.stop()?;
+        let signals = &self.context.signals;
+        let region = &self.region.name;
+        let say = |line: &str| self.context.progress.say(format!("{region}: {line}"));
+        let seat = self.seat(machine);
+        let stop = || signals.now().is_some();
+        let Some(project) = self.project_of(machine) else {
+            return Ok(());
+        };
+        let meeting = Box::pin(first_session(&seat, &project.hetzner, &stop, &say));
+        let met = tokio::select! {
+            met = meeting => met,
+            // Safe at any moment: the next run goes on there.
+            _ = signals.received() => Err(Unmet::Signal),
+        };
+        let good = met.is_ok();
+        self.did.push(Did {
+            host: machine.host.clone(),
+            what: What::Met(met),
+        });
+        self.stop()?;
+        match good {
+            true => Ok(()),
+            false => Err(Halt),
+        }
+    }
+
+    /// The server makes its keys for the mesh and for replication, and says their public halves.
+    async fn ask(&mut self, machine: &Machine) -> Result<(), Halt> {
+        let bare = self.recipe(machine, Phase::Related);
+        let steps = host::keys(&bare.server);
+        let related = machine.region != self.region.name;
+        let facts = self
+            .script(machine, steps, Vec::new(), Vec::new(), related)
+            .await?;
+        let fact = |wanted: &str| {
+            let found = facts.iter().find(|(name, _)| name == wanted);
+            found.map(|(_, value)| value.clone())
+        };
+        let (wireguard, certificate) = (fact("wireguard"), fact("certificate"));
+        if let Some(label) = wireguard.as_deref().and_then(wireguard_label) {
+            self.label(machine, label).await?;
+        }
+        for known in &mut self.machines {
+            if known.server == machine.server {
+                known.wireguard.clone_from(&wireguard);
+                known.certificate.clone_from(&certificate);
+            }
+        }
+        Ok(())
+    }
+
+    async fn label(&mut self, machine: &Machine, label: String) -> Result<(), Halt> {
+        let Some(project) = self.project_of(machine) else {
+            return Ok(());
+        };
+        let change = |labels: &mut Labels| {
+            labels.insert(WIREGUARD.to_owned(), label);
+        };
+        let written = relabel(&project.hetzner, &machine.server, change).await;
+        if let Err(error) = written {
+            self.did.push(Did {
+                host: machine.host.clone(),
+                what: What::Unlabelled(error),
+            });
+            return Err(Halt);
+        }
+        Ok(())
+    }
+
+    async fn make(&mut self, server: &str, phase: Phase) -> Result<(), Halt> {
+        self.stop()?;
+        let Some(machine) = self.machines.iter().find(|known| known.server == server) else {
+            return Ok(());
+        };
+        let machine = machine.clone();
+        let recipe = self.recipe(&machine, phase);
+        let mut parts = self.baggage.secrets.parts(&recipe.server);
+        if let (Some(_), Some(uploads)) = (&recipe.server.api, &self.baggage.uploads) {
+            let there = match apply::region_host_there(&self.login(&machine)).await {
+                Ok(there) => there,
+                Err(error) => {
+                    self.ran(
+                        &machine,
+                        Vec::new(),
+                        Applied::ended(Ending::NotOpened(error)),
+                        recipe.missing,
+                        false,
+                    );
+                    return Err(Halt);
+                }
+            };
+            parts.extend(uploads.parts(&there));
+        }
+        let steps = host::steps(&recipe.server);
+        let related = phase == Phase::Related;
+        self.script(&machine, steps, parts, recipe.missing, related)
+            .await
+            .map(drop)
+    }
+
+    /// Returns the facts that it said.
+    async fn script(
+        &mut self,
+        machine: &Machine,
+        steps: Vec<Step>,
+        mut parts: Vec<Part>,
+        missing: Vec<String>,
+        related: bool,
+    ) -> Result<Vec<(String, String)>, Halt> {
+        self.stop()?;
+        parts.push(uploads::script(&script::render(&steps)));
+        let progress = &self.context.progress;
+        let say = |line: &str| progress.say(format!("{}: {line}", machine.host));
+        let login = self.login(machine);
+        let applied = apply::apply(&login, &parts, false, &say, &self.context.signals).await;
+        let done = matches!(applied.ending, Ending::Done);
+        let facts = applied.facts.clone();
+        self.ran(machine, steps, applied, missing, related);
+        match done {
+            true => Ok(facts),
+            false => Err(Halt),
+        }
+    }
+
+    fn ran(
+        &mut self,
+        machine: &Machine,
+        steps: Vec<Step>,
+        applied: Applied,
+        missing: Vec<String>,
+        related: bool,
+    ) {
+        self.did.push(Did {
+            host: machine.host.clone(),
+            what: What::Ran {
+                steps,
+                applied,
+                missing,
+                related,
+            },
+        });
+    }
+
+    fn recipe(&self, machine: &Machine, phase: Phase) -> Recipe {
+        let uploads = self.baggage.uploads.as_ref();
+        let facts = Facts {
+            topology: &self.world.topology,
+            machines: &self.machines,
+            region_host_sha256: uploads.map_or("", |uploads| &uploads.region_host_sha256),
+            logins: &self.baggage.secrets.logins,
+            redis_account: self.baggage.secrets.redis_account(),
+        };
+        facts.recipe(machine, phase)
+    }
+
+    fn project_of(&self, machine: &Machine) -> Option<&Project<'_>> {
+        let mut projects = self.seen.projects.iter();
+        projects.find(|project| {
+            let servers = &project.inventory.resources;
+            servers
+                .iter()
+                .any(|found| found.kind() == Kind::Server && found.name == machine.server)
+        })
+    }
+
+    fn seat<'m>(&'m self, machine: &'m Machine) -> Seat<'m> {
+        Seat {
+            server: &machine.server,
+            address: machine.address,
+            port: 22,
+            known_hosts: &self.baggage.known_hosts,
+            identity: self.args.root_key.as_deref(),
+            boot_within: self.args.boot_within,
+        }
+    }
+
+    fn login(&self, machine: &Machine) -> RootLogin {
+        RootLogin {
+            address: machine.address,
+            port: 22,
+            known_hosts: self.baggage.known_hosts.clone(),
+            identity: self.args.root_key.clone(),
+        }
+    }
+}

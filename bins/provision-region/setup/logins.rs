@@ -1,0 +1,166 @@
+//! Accounts and passwords of databases and Redis, from the secrets that regions.toml names.
+
+use std::collections::BTreeMap;
+
+use regionwise_cli::{Because, Common, Context, Failure};
+use regionwise_postgres::Dsn;
+use regionwise_provision::host::{Account, AccountKind, Redis, Server};
+use regionwise_provision::recipes::Logins;
+use regionwise_remote::root::Part;
+use regionwise_topology::{Cluster, Secret, Topology};
+
+use crate::uploads::part;
+
+/// Who logs in, and with what. Has no `Debug`.
+pub(super) struct Secrets {
+    /// By cluster.
+    pub(super) logins: BTreeMap<String, Logins>,
+    /// By cluster and the name of the file.
+    passwords: BTreeMap<(String, String), Vec<u8>>,
+    /// Account and password.
+    redis: Option<(String, Vec<u8>)>,
+}
+
+impl Secrets {
+    /// Reads those of these clusters.
+    pub(super) fn read(
+        common: &Common,
+        context: &Context,
+        topology: &Topology,
+        clusters: &[&Cluster],
+    ) -> Result<Self, Failure> {
+        let directory = common.directory();
+        let read = |what: &str, secret: &Secret| -> Result<Dsn, Failure> {
+            let text = context.secret(what, secret, directory)?;
+            Dsn::parse(text.expose()).invalid(|| format!("cannot use {what}, `{secret}`"))
+        };
+        let mut secrets = Self {
+            logins: BTreeMap::new(),
+            passwords: BTreeMap::new(),
+            redis: None,
+        };
+        let provision = topology.provision.as_ref();
+        let database = provision.and_then(|provision| provision.database.as_ref());
+        for cluster in clusters.iter().filter(|_| database.is_some()) {
+            let mut logins = Logins {
+                database: String::new(),
+                accounts: Vec::new(),
+            };
+            for node in std::iter::once(&cluster.primary).chain(&cluster.standbys) {
+                let what = format!("the connection string of node `{}`", node.name);
+                let dsn = read(&what, &node.dsn)?;
+                if logins.database.is_empty() {
+                    dsn.database().clone_into(&mut logins.database);
+                }
+                secrets.add(cluster, &mut logins, &dsn, AccountKind::Monitor, &what)?;
+            }
+            if let Some(app) = database.and_then(|database| database.app.as_ref()) {
+                let what = "the connection string of `provision.database.app`";
+                let dsn = read(what, app)?;
+                // The product's own account knows the product's own database best.
+                dsn.database().clone_into(&mut logins.database);
+                secrets.add(cluster, &mut logins, &dsn, AccountKind::App, what)?;
+            }
+            if !is_plain(&logins.database) {
+                let text = format!("`{}` is no name for a database", logins.database);
+                return Err(Failure::invalid(text).with_hint("use a-z, 0-9 and `_`"));
+            }
+            secrets.logins.insert(cluster.name.clone(), logins);
+        }
+        let redis = provision.and_then(|provision| provision.redis.as_ref()?.password.as_ref());
+        if let Some(password) = redis {
+            let text = context.secret("the password of Redis", password, directory)?;
+            let line = one_line(text.expose().trim().as_bytes(), "the password of Redis")?;
+            secrets.redis = Some((topology.product.name.clone(), line));
+        }
+        Ok(secrets)
+    }
+
+    fn add(
+        &mut self,
+        cluster: &Cluster,
+        logins: &mut Logins,
+        dsn: &Dsn,
+        kind: AccountKind,
+        what: &str,
+    ) -> Result<(), Failure> {
+        let name = dsn.user();
+        if !is_plain(name) {
+            let text = format!("{what} names an account that cannot be made");
+            return Err(Failure::invalid(text).with_hint("use a-z, 0-9 and `_`, a letter first"));
+        }
+        let Some(password) = dsn.password() else {
+            return Err(
+                Failure::invalid(format!("{what} has no password")).with_hint(
+                    "the account is made on the server with the password of its connection string",
+                ),
+            );
+        };
+        let password = one_line(password, what)?;
+        let account = Account {
+            name: name.to_owned(),
+            kind,
+        };
+        let key = (cluster.name.clone(), account.password());
+        match self.passwords.get(&key) {
+            None => {}
+            Some(known) if *known == password && logins.accounts.contains(&account) => {
+                return Ok(());
+            }
+            Some(known) if *known == password => {
+                let text = format!("{what} has the account that watches, `{name}`");
+                return Err(Failure::invalid(text).with_hint("give each its own account"));
+            }
+            Some(_) => {
+                let text =
+                    format!("{what} has another password for `{name}` than a node before it");
+                return Err(Failure::invalid(text)
+                    .with_hint("an account is the same on all nodes of a cluster"));
+            }
+        }
+        self.passwords.insert(key, password);
+        logins.accounts.push(account);
+        Ok(())
+    }
+
+    pub(super) fn redis_account(&self) -> Option<&str> {
+        self.redis.as_ref().map(|(account, _)| account.as_str())
+    }
+
+    /// The files that a server needs beside its script.
+    pub(super) fn parts(&self, server: &Server) -> Vec<Part> {
+        let mut parts = Vec::new();
+        if let Some(database) = &server.database {
+            for account in &database.accounts {
+                let name = account.password();
+                let key = (database.cluster.clone(), name.clone());
+                if let Some(password) = self.passwords.get(&key) {
+                    parts.push(part(name, password.clone()));
+                }
+            }
+        }
+        if let (Some(_), Some((_, password))) = (&server.redis, &self.redis) {
+            parts.push(part(Redis::PASSWORD, password.clone()));
+        }
+        parts
+    }
+}
+
+/// A name that needs no quotes anywhere, neither in SQL nor in a shell.
+fn is_plain(name: &str) -> bool {
+    name.starts_with(|first: char| first.is_ascii_lowercase())
+        && name.len() <= 63
+        && name
+            .bytes()
+            .all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'_')
+}
+
+fn one_line(password: &[u8], what: &str) -> Result<Vec<u8>, Failure> {
+    if password.is_empty() || !password.iter().all(u8::is_ascii_graphic) {
+        return Err(
+            Failure::invalid(format!("{what}: its password is not printable ASCII"))
+                .with_hint("make one of letters and digits"),
+        );
+    }
+    Ok([password, b"\n"].concat())
+}

@@ -1,0 +1,300 @@
+//! From what was done with the servers to the report. Pure.
+
+use regionwise_cli::{Finding, Level, Report, Table};
+use regionwise_provision::said::State;
+use regionwise_provision::step::Step;
+use regionwise_provisioner::{Stopped, Unmet, Why};
+use regionwise_remote::root::RootError;
+use regionwise_rollout::Verdict;
+use serde_json::json;
+
+use super::{Did, What};
+use crate::apply::{self, Applied, Ending};
+use crate::texts;
+
+/// Adds to the report of the orders what was done with the servers, and what it ends with.
+pub(crate) fn of(mut report: Report, region: &str, did: &[Did]) -> Report {
+    let mut changed = report.result["changed"] == true;
+    let mut rows = Vec::new();
+    let mut servers = Vec::new();
+    let mut ends = Vec::new();
+    for one in did {
+        match &one.what {
+            What::Met(met) => {
+                if let Ok(settled) = met {
+                    changed |= settled.birth_refused || settled.pinned;
+                }
+                let (state, text) = match met {
+                    Ok(settled) if settled.birth_refused => (
+                        "changed",
+                        "shows its own host key; the one that it was born with is refused"
+                            .to_owned(),
+                    ),
+                    Ok(settled) if settled.pinned => {
+                        ("changed", "known_hosts pins its key".to_owned())
+                    }
+                    Ok(_) => ("ok", String::new()),
+                    Err(error) => ("failed", error.to_string()),
+                };
+                if state != "ok" {
+                    rows.push(row(&one.host, "first-session", state, &text));
+                }
+                servers.push(json!({ "server": one.host, "step": "first-session", "state": state, "why": text }));
+                ends.extend(met.as_ref().err().map(|error| unmet(&one.host, error)));
+            }
+            What::Unlabelled(stopped) => ends.push(provider(&one.host, stopped)),
+            What::Stopped(verdict) => ends.push(End {
+                verdict: *verdict,
+                reason: "signal".to_owned(),
+                text: "stopped by a signal between two servers".to_owned(),
+                hint: None,
+            }),
+            What::Ran {
+                steps,
+                applied,
+                missing,
+                related,
+            } => {
+                for seen in &applied.steps {
+                    let state = seen.state.word();
+                    let why = reason_of(steps, &seen.name);
+                    changed |= seen.state == State::Changed;
+                    servers.push(json!({ "server": one.host, "step": seen.name, "state": state, "why": why }));
+                    if seen.state != State::Ok {
+                        rows.push(row(&one.host, &seen.name, state, why));
+                    }
+                }
+                let notes = applied.notes.iter().chain(missing);
+                report.findings.extend(notes.map(|text| Finding {
+                    level: Level::Notice,
+                    text: format!("{}: {text}", one.host),
+                }));
+                if let Some(mut end) = ending(&one.host, applied, steps) {
+                    if *related && end.verdict != Verdict::Refused {
+                        end.text = format!("{}; this region is not told to it yet", end.text);
+                    }
+                    ends.push(end);
+                }
+            }
+        }
+    }
+    report.tables.push(Table {
+        header: vec!["server", "step", "state", "why"],
+        rows,
+    });
+    report.result["servers"] = servers.into();
+    texts::changed(&mut report, changed);
+    let worst = ends.into_iter().max_by_key(|end| weight(end.verdict));
+    match worst {
+        None => {
+            let waits = did
+                .iter()
+                .any(|one| matches!(&one.what, What::Ran { missing, .. } if !missing.is_empty()));
+            report.summary = match waits {
+                false => format!(
+                    "{} Every server of it is set up, and its parts are healthy.",
+                    report.summary
+                ),
+                true => format!(
+                    "{} Every server of it is set up as far as it can be now: see the notes.",
+                    report.summary
+                ),
+            };
+            report
+                .hints
+                .push("preflight --release RELEASE.toml".to_owned());
+        }
+        Some(end) => {
+            report.verdict = end.verdict;
+            report.reason = Some(end.reason);
+            report.findings.push(Finding {
+                level: Level::Error,
+                text: end.text.clone(),
+            });
+            report.summary = format!(
+                "{} The servers are ordered and not all set up: {}.",
+                report.summary, end.text
+            );
+            report.hints.extend(end.hint.map(str::to_owned));
+            report.hints.push(format!(
+                "then again: provision-region --region {region} goes on where it stands"
+            ));
+        }
+    }
+    report
+}
+
+fn row(host: &str, step: &str, state: &str, why: &str) -> Vec<String> {
+    [host, step, state, why].map(str::to_owned).to_vec()
+}
+
+fn reason_of<'s>(steps: &'s [Step], name: &str) -> &'s str {
+    let step = steps.iter().find(|step| step.name == name);
+    step.map_or("", |step| step.reason)
+}
+
+/// Why the run ends as it does.
+struct End {
+    verdict: Verdict,
+    reason: String,
+    text: String,
+    hint: Option<&'static str>,
+}
+
+/// What somebody must know first.
+const fn weight(verdict: Verdict) -> u8 {
+    match verdict {
+        Verdict::Interrupted | Verdict::Terminated => 7,
+        Verdict::Refused => 6,
+        Verdict::Unknown => 5,
+        Verdict::RolledBack => 4,
+        Verdict::Locked => 3,
+        Verdict::Pause => 2,
+        Verdict::Unreachable => 1,
+        _ => 0,
+    }
+}
+
+fn unmet(host: &str, error: &Unmet) -> End {
+    let (verdict, reason, hint) = match error {
+        Unmet::Stranger(stranger) => (Verdict::Refused, "host-key", Some(stranger.hint())),
+        Unmet::Silent(_) => (
+            Verdict::Unreachable,
+            "no-ssh",
+            Some(
+                "look at the server's console, and whether ssh_from has the address of this machine",
+            ),
+        ),
+        Unmet::Login(RootError::Lost(_)) => (Verdict::Unknown, "contact-lost", None),
+        Unmet::Login(error) => {
+            let (verdict, hint) = apply::meaning(error);
+            (verdict, "no-login", Some(hint))
+        }
+        Unmet::Failed(_) => (Verdict::Pause, "first-session", None),
+        Unmet::Provider(stopped) => return provider(host, stopped),
+        Unmet::Here(_) => (
+            Verdict::Invalid,
+            "here",
+            Some("install the OpenSSH client, and make known_hosts writable"),
+        ),
+        // What::Stopped says which one.
+        Unmet::Signal => (Verdict::Pause, "signal", None),
+    };
+    End {
+        verdict,
+        reason: reason.to_owned(),
+        text: format!("`{host}`: {}", chain(error)),
+        hint,
+    }
+}
+
+fn provider(host: &str, stopped: &Stopped) -> End {
+    let verdict = match stopped.why {
+        Why::Lost => Verdict::Unknown,
+        Why::Unreachable => Verdict::Unreachable,
+        _ => Verdict::Pause,
+    };
+    End {
+        verdict,
+        reason: stopped.why.word().to_owned(),
+        text: format!("`{host}`: {stopped}"),
+        hint: Some(texts::next(stopped.why)),
+    }
+}
+
+fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        let cause_text = cause.to_string();
+        if !text.contains(&cause_text) {
+            text = format!("{text}: {cause_text}");
+        }
+        source = cause.source();
+    }
+    text
+}
+
+fn ending(host: &str, applied: &Applied, steps: &[Step]) -> Option<End> {
+    let (verdict, reason, text, hint) = match &applied.ending {
+        Ending::Done => return None,
+        Ending::Failed => {
+            let failed = applied
+                .steps
+                .iter()
+                .find(|seen| seen.state == State::Failed);
+            let Some(failed) = failed else {
+                return Some(End {
+                    verdict: Verdict::Unknown,
+                    reason: "step".to_owned(),
+                    text: format!("a step failed on `{host}` and did not say which"),
+                    hint: None,
+                });
+            };
+            // A server of another kind is nothing that a second try mends.
+            let verdict = match failed.name.as_str() {
+                "system" => Verdict::Refused,
+                _ => Verdict::Pause,
+            };
+            let why = reason_of(steps, &failed.name);
+            let text = format!(
+                "step `{}` failed on `{host}` ({why}): {}",
+                failed.name, failed.text
+            );
+            (verdict, format!("step-{}", failed.name), text, None)
+        }
+        Ending::Locked => (
+            Verdict::Locked,
+            "another-run".to_owned(),
+            format!("another run is setting `{host}` up"),
+            Some("wait for its end"),
+        ),
+        Ending::Pending => (
+            Verdict::Locked,
+            "unconfirmed-change".to_owned(),
+            format!(
+                "an earlier run changed firewall or sshd of `{host}`, and nobody has confirmed it yet"
+            ),
+            Some("the server undoes it within a minute"),
+        ),
+        Ending::Reverted(why) => (
+            Verdict::RolledBack,
+            "locked-out".to_owned(),
+            format!(
+                "nobody could log in to `{host}` after firewall and sshd changed: {why}; the server has undone both"
+            ),
+            Some("check that ssh_from has the address of this machine"),
+        ),
+        Ending::Unconfirmed(why) => (
+            Verdict::Unknown,
+            "not-seen-again".to_owned(),
+            format!(
+                "nobody could log in to `{host}` after firewall and sshd changed, and it was not seen again: {why}"
+            ),
+            Some("it undoes both by itself; look from its console whether it did"),
+        ),
+        Ending::Lost(why) => (
+            Verdict::Unknown,
+            "contact-lost".to_owned(),
+            format!("contact with `{host}` was lost on the way: {why}"),
+            None,
+        ),
+        Ending::NotOpened(error) => {
+            let (verdict, hint) = apply::meaning(error);
+            let text = format!("cannot log in to `{host}` as root: {error}");
+            (verdict, "no-login".to_owned(), text, Some(hint))
+        }
+        Ending::Stopped(verdict) => (
+            *verdict,
+            "signal".to_owned(),
+            format!("stopped by a signal; the step under way on `{host}` may be done in part"),
+            None,
+        ),
+    };
+    Some(End {
+        verdict,
+        reason,
+        text,
+        hint,
+    })
+}
