@@ -9,6 +9,7 @@
 
 mod boot;
 mod first_boot;
+mod first_session;
 mod host;
 mod script;
 mod setting_up;

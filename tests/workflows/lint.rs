@@ -4,7 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
-use regionwise_provision::host::{Api, Opening, Server, System, steps};
+use regionwise_provision::host::{Api, Opening, Server, System, identity, steps};
 use regionwise_provision::script::render;
 
 use crate::act::root;
@@ -146,22 +146,35 @@ fn shellcheck_finds_nothing_in_the_script_that_sets_a_server_up() {
         api: Some(api),
         ..Server::bare(system)
     }));
-    let look = |script: &str| {
-        let work = tempfile::tempdir().unwrap();
-        let path = work.path().join("script");
-        fs::write(&path, script).unwrap();
-        let scripts = [path.display().to_string()];
-        judged(&run(
-            root(),
-            "shellcheck",
-            &["--severity", "style"],
-            &scripts,
-        ))
-    };
-    let (code, said) = look(&script);
+    let (code, said) = shellcheck_of(&script);
     assert_eq!(code, 0, "{said}");
-    let (code, said) = look(&script.replace("cmp -s \"$1\"", "cmp -s $1"));
+    let (code, said) = shellcheck_of(&script.replace("cmp -s \"$1\"", "cmp -s $1"));
     assert_ne!(code, 0, "it reads the script: {said}");
+}
+
+#[test]
+fn shellcheck_finds_nothing_in_the_scripts_of_a_first_session() {
+    for script in [
+        identity::prepare(Some("SHA256:abc")),
+        identity::exchange("SHA256:abc"),
+        identity::forget(),
+    ] {
+        let (code, said) = shellcheck_of(&format!("#!/bin/sh\n{script}"));
+        assert_eq!(code, 0, "{said}");
+    }
+}
+
+fn shellcheck_of(script: &str) -> (i32, String) {
+    let work = tempfile::tempdir().unwrap();
+    let path = work.path().join("script");
+    fs::write(&path, script).unwrap();
+    let scripts = [path.display().to_string()];
+    judged(&run(
+        root(),
+        "shellcheck",
+        &["--severity", "style"],
+        &scripts,
+    ))
 }
 
 /// The scripts of an action's steps.

@@ -11,6 +11,7 @@ mod network;
 
 use std::fs::{self, File};
 use std::io;
+use std::net::{SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use std::sync::Arc;
@@ -128,6 +129,14 @@ impl Guests {
     /// A command that runs inside the namespace, from where the guests can be reached.
     pub fn command(&self, program: impl AsRef<Path>) -> Command {
         self.network.command(program.as_ref())
+    }
+
+    /// A socket that listens inside the namespace, for a server of this process.
+    ///
+    /// # Errors
+    /// When the namespace cannot be entered, or the address is taken.
+    pub fn listener(&self, address: SocketAddr) -> Result<TcpListener, GuestError> {
+        self.network.listener(address)
     }
 
     /// The name of their network namespace.

@@ -67,7 +67,7 @@ pub struct Hetzner {
     address: SocketAddr,
     token: String,
     shared: Shared,
-    task: JoinHandle<()>,
+    tasks: Mutex<Vec<JoinHandle<()>>>,
 }
 
 type Shared = Arc<Mutex<World>>;
@@ -130,19 +130,25 @@ impl Hetzner {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await?;
         let address = listener.local_addr()?;
         let shared = Arc::new(Mutex::new(World::new(token)));
-        let app = axum::Router::new()
-            .fallback(answer)
-            .with_state(Arc::clone(&shared));
-        let task = tokio::spawn(async move {
-            // It ends with the task; before that, an error is the listener's.
-            let _ = axum::serve(listener, app).await;
-        });
+        let tasks = Mutex::new(vec![serve(listener, &shared)]);
         Ok(Self {
             address,
             token: token.to_owned(),
             shared,
-            task,
+            tasks,
         })
+    }
+
+    /// Answers on another socket, too: that of a network namespace, for example.
+    ///
+    /// # Errors
+    /// When the socket cannot be used.
+    pub async fn also_on(&self, listener: std::net::TcpListener) -> io::Result<()> {
+        listener.set_nonblocking(true)?;
+        let task = serve(TcpListener::from_std(listener)?, &self.shared);
+        let mut tasks = self.tasks.lock().unwrap_or_else(PoisonError::into_inner);
+        tasks.push(task);
+        Ok(())
     }
 
     /// The endpoint, with its `/v1`.
@@ -226,8 +232,19 @@ impl Hetzner {
 
 impl Drop for Hetzner {
     fn drop(&mut self) {
-        self.task.abort();
+        let tasks = self.tasks.get_mut().unwrap_or_else(PoisonError::into_inner);
+        tasks.iter().for_each(JoinHandle::abort);
     }
+}
+
+fn serve(listener: TcpListener, shared: &Shared) -> JoinHandle<()> {
+    let app = axum::Router::new()
+        .fallback(answer)
+        .with_state(Arc::clone(shared));
+    tokio::spawn(async move {
+        // It ends with the task; before that, an error is the listener's.
+        let _ = axum::serve(listener, app).await;
+    })
 }
 
 /// A panic elsewhere leaves the state as it is: the test fails anyway.

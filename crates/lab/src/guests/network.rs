@@ -1,7 +1,10 @@
 //! A network namespace with one bridge: the guests are on it, and whoever runs a command inside.
 
+use std::fs::File;
 use std::hash::{DefaultHasher, Hash, Hasher};
-use std::net::Ipv4Addr;
+use std::io;
+use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
@@ -63,6 +66,24 @@ impl Network {
             .env(MARK, &self.mark)
             .stdin(Stdio::null());
         command
+    }
+
+    /// A thread goes inside and binds it, and what is bound stays where it was bound. A thread cannot come back, and ends.
+    pub(super) fn listener(&self, address: SocketAddr) -> Result<TcpListener, GuestError> {
+        let doing = || format!("listen on {address} in the network of the guests");
+        let inside = File::open(Path::new("/run/netns").join(&self.namespace))
+            .map_err(GuestError::io(doing()))?;
+        let bind = move || {
+            rustix::thread::move_into_link_name_space(
+                inside.as_fd(),
+                Some(rustix::thread::LinkNameSpaceType::Network),
+            )?;
+            TcpListener::bind(address)
+        };
+        let bound = std::thread::spawn(bind).join();
+        bound
+            .unwrap_or_else(|_| Err(io::Error::other("the thread has panicked")))
+            .map_err(GuestError::io(doing()))
     }
 
     /// Removes the namespace of a test that was killed.

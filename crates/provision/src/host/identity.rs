@@ -13,7 +13,6 @@ umask 022
 export LC_ALL=C
 key=/etc/ssh/ssh_host_ed25519_key
 next=/etc/ssh/regionwise-next-key
-birth=/etc/ssh/regionwise-birth-key.pub
 public() {
   ssh-keygen -y -P '' -f "$1" | cut -d ' ' -f 1,2
 }
@@ -34,6 +33,7 @@ pub fn prepare(birth: Option<&str>) -> String {
     format!(
         r#"{COMMON}
 if command -v cloud-init > /dev/null; then cloud-init status --wait > /dev/null 2>&1; fi
+birth=/etc/ssh/regionwise-birth-key.pub
 [ "$(fingerprint "$key")" ] || fail "there is no usable $key"
 from=$key
 if [ "$(fingerprint "$key")" = '{birth}' ]; then
@@ -41,8 +41,9 @@ if [ "$(fingerprint "$key")" = '{birth}' ]; then
   public "$key" > "$birth"
   if [ -z "$(fingerprint "$next")" ]; then
     rm -f "$next" "$next.new" "$next.new.pub"
-    ssh-keygen -q -t ed25519 -N '' -C '' -f "$next.new" && rm -f "$next.new.pub" && mv "$next.new" "$next" \
-      || fail "cannot make a host key in /etc/ssh"
+    ssh-keygen -q -t ed25519 -N '' -C '' -f "$next.new" || fail 'cannot make a host key in /etc/ssh'
+    rm -f "$next.new.pub"
+    mv "$next.new" "$next" || fail "cannot write $next"
     sync
   fi
 fi
@@ -59,7 +60,8 @@ if [ "$(fingerprint "$key")" != '{last}' ]; then
   [ "$(fingerprint "$next")" = '{last}' ] || fail 'the host key that was announced is not there any more'
   mv -f "$next" "$key" || fail "cannot replace $key"
 fi
-public "$key" > "$key.pub.new" && mv -f "$key.pub.new" "$key.pub" || fail "cannot write $key.pub"
+public "$key" > "$key.pub.new" || fail "cannot write $key.pub.new"
+mv -f "$key.pub.new" "$key.pub" || fail "cannot write $key.pub"
 find /etc/ssh -maxdepth 1 -name 'ssh_host_*_key*' ! -name ssh_host_ed25519_key ! -name ssh_host_ed25519_key.pub -delete
 # An update of the package would make keys of the other kinds again.
 mkdir -p /etc/ssh/sshd_config.d /run/sshd
@@ -76,6 +78,7 @@ systemctl restart ssh.service || fail 'ssh.service does not start again'
 pub fn forget() -> String {
     format!(
         r#"{COMMON}
+birth=/etc/ssh/regionwise-birth-key.pub
 if [ -d /etc/cloud ]; then : > /etc/cloud/cloud-init.disabled; fi
 copies() {{
   for place in /var/lib/cloud /run/cloud-init; do
