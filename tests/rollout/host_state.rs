@@ -317,6 +317,44 @@ fn switch_to(release: &str) -> [Request; 4] {
     ]
 }
 
+#[test]
+fn a_region_host_that_is_replaced_while_it_serves_ends_what_it_began() {
+    let world = World::start();
+    two_releases(&world);
+    let _orphans = Orphans(&world);
+    let edge = world.address(&format!("{HOST}/http"));
+    // v1 has to be started again by the program that is not there any more.
+    signal(world.slot_pid(HOST, "blue"), "-KILL");
+    let mut host = Connection::open(&world, HOST);
+    let operation = Request::Lock {
+        ttl_ms: 20_000,
+        holder: Holder {
+            operation: "replaced".to_owned(),
+            kind: OperationKind::Deploy,
+            undoes: None,
+            who: "test".to_owned(),
+        },
+    };
+    assert!(matches!(host.ask(&operation), Reply::Locked { .. }));
+    // An upgrade: another file under the same name.
+    let program = world.lab.directory().program("region-host");
+    let new = program.with_extension("new");
+    fs::copy(&program, &new).unwrap();
+    fs::rename(&new, &program).unwrap();
+    let [prepare, _, _, _] = switch_to("v1");
+    let prepared = host.ask(&prepare);
+    assert!(matches!(prepared, Reply::Prepared(_)), "{prepared:?}");
+    let committed = host.ask(&Request::Commit {
+        release: "v1".to_owned(),
+        confirm_within_ms: 1_500,
+    });
+    assert!(matches!(committed, Reply::Switched(_)), "{committed:?}");
+    assert_eq!(release_at(edge), "v1");
+    // Nobody confirms: its dead-man goes back.
+    drop(host);
+    wait_until("back to v2", || release_at(edge) == "v2");
+}
+
 /// In microseconds. Both releases run afterwards.
 fn time_of_a_warm_switch(world: &World, edge: SocketAddr) -> u64 {
     let mut took = Duration::ZERO;

@@ -58,12 +58,18 @@ impl Waiting {
     }
 }
 
+/// This program once more, also when another version has taken its place on the disk meanwhile.
+pub(crate) fn this_program() -> Command {
+    let mut command = Command::new("/proc/self/exe");
+    command.arg0("region-host");
+    command
+}
+
 /// Starts the program; it outlives this process and the ssh connection.
 pub(crate) fn start(program: Program<'_>, boot_id: &str) -> Result<Waiting, Denial> {
     let action = || format!("cannot start `{}`", program.path.display());
     let log = fresh_log(program.log).or_host(action)?;
-    let this = env::current_exe().or_host(action)?;
-    let mut child = Command::new(this)
+    let mut child = this_program()
         .arg("exec-slot")
         .arg(program.path)
         .current_dir(program.directory)

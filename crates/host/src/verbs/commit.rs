@@ -3,8 +3,7 @@
 //! Order of a switch: write-ahead record; dead-man armed; maps exchanged and synced; running proxy told and read back;
 //! a request through the proxy answered by the new release; record advanced.
 
-use std::env;
-use std::process::{Command, Stdio};
+use std::process::Stdio;
 use std::time::{Duration, Instant};
 
 use regionwise_protocol::{Denial, DenialKind, Switched};
@@ -19,6 +18,7 @@ use crate::deny::{OrDeny, host, refused};
 use crate::durable;
 use crate::history::{self, Entry};
 use crate::host::{Claim, Host, SlotRecord};
+use crate::process;
 use crate::proxy;
 use crate::traffic;
 
@@ -375,7 +375,7 @@ impl Host {
     /// Starts the process that goes back when nobody confirms. It outlives the connection.
     fn arm_dead_man(&self) -> Result<(), Denial> {
         let action = || "cannot arm the dead-man".to_owned();
-        Command::new(env::current_exe().or_host(action)?)
+        process::this_program()
             .arg("dead-man")
             .arg("--root")
             .arg(self.layout.root())
