@@ -99,6 +99,7 @@ fn one_command_makes_a_bare_server_a_host_and_what_it_serves_comes_back_after_a_
         "a second run changes nothing"
     );
     a_changed_host_key_is_refused(&desk);
+    a_secret_that_others_can_read_is_seen(&desk);
 
     only_the_documented_ports_answer(&desk);
     the_system_is_as_documented(guest);
@@ -178,6 +179,18 @@ fn a_changed_host_key_is_refused(desk: &Desk<'_>) {
         refused.text()
     );
     desk.write("known_hosts", &pinned);
+}
+
+fn a_secret_that_others_can_read_is_seen(desk: &Desk<'_>) {
+    let env = "/var/lib/regionwise/shop/env";
+    let guest = desk.guest();
+    guest
+        .ssh(&format!("chmod 644 {env}; chown nobody: {env}"))
+        .unwrap();
+    let mended = desk.provision(&[], Verdict::Proceed);
+    assert_eq!(mended.steps("changed"), ["install"], "{}", mended.text());
+    let owner = guest.ssh(&format!("stat -c '%a %U:%G' {env}")).unwrap();
+    assert_eq!(owner, "600 regionwise:regionwise\n");
 }
 
 /// Every port up to 10000: those that accept, and those that say no instead of nothing.

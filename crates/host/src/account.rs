@@ -82,6 +82,11 @@ impl Account {
         })
     }
 
+    /// `None` in a dry run that would make the account.
+    pub(crate) const fn ids(&self) -> Option<Ids> {
+        self.ids
+    }
+
     /// Gives the home and everything below the state to the account.
     pub(crate) fn own(&self, root: &Path) -> Result<(), Denial> {
         let ids = self
@@ -97,7 +102,7 @@ impl Account {
 }
 
 /// User and group.
-type Ids = (u32, u32);
+pub(crate) type Ids = (u32, u32);
 
 /// Home and ids, from the passwd database.
 fn look_up(name: &str) -> Result<Option<(PathBuf, Ids)>, Denial> {

@@ -1,10 +1,13 @@
 //! `install`: makes the files, the key and the proxy configuration of a host. Running it again changes only what differs.
 
 use std::fs;
+use std::io;
 use std::net::SocketAddr;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use regionwise_protocol::Denial;
+use rustix::fs::OFlags;
 
 use crate::account::Account;
 use crate::deny::{OrDeny, invalid};
@@ -39,7 +42,7 @@ pub struct Install {
 /// What `install` made.
 #[derive(Debug)]
 pub struct Installed {
-    /// Every file, and whether it had to be written.
+    /// Every file, and whether it had to be written, or given its mode or owner.
     pub files: Vec<(PathBuf, bool)>,
     /// The account, and whether it had to be made.
     pub account: Option<(String, bool)>,
@@ -77,16 +80,21 @@ impl Install {
             keep,
         } in wanted
         {
-            let current = fs::read(&path).ok();
-            let write = match &current {
+            let write = match fs::read(&path).ok() {
                 None => true,
                 Some(_) if keep => false,
-                Some(bytes) => *bytes != content,
+                Some(bytes) => bytes != content,
             };
+            let owner = account.as_ref().and_then(Account::ids);
+            let give = !write && !is_given(&path, mode, owner);
             if write && !dry_run {
                 durable::replace(&layout, &path, &content, mode)?;
+            } else if give && !dry_run {
+                // Its owner it gets with all others, below.
+                set_mode(&path, mode)
+                    .or_host(|| format!("cannot set the mode of `{}`", path.display()))?;
             }
-            files.push((path, write));
+            files.push((path, write || give));
         }
         if let (Some(account), false) = (&account, dry_run) {
             account.own(layout.root())?;
@@ -169,6 +177,23 @@ impl Install {
     }
 }
 
+/// Whether a file has its mode and its owner: a secret that others can read has the right content, too.
+fn is_given(path: &Path, mode: u32, owner: Option<(u32, u32)>) -> bool {
+    fs::symlink_metadata(path).is_ok_and(|there| {
+        there.mode() & 0o7777 == mode
+            && owner.is_none_or(|owner| (there.uid(), there.gid()) == owner)
+    })
+}
+
+/// Not of what a link points to: the account could put one in its place.
+fn set_mode(path: &Path, mode: u32) -> io::Result<()> {
+    let file = fs::OpenOptions::new()
+        .read(true)
+        .custom_flags(OFlags::NOFOLLOW.bits().cast_signed())
+        .open(path)?;
+    file.set_permissions(fs::Permissions::from_mode(mode))
+}
+
 /// A path as it can stand in a forced command, where the login shell reads it.
 fn plain(path: &Path) -> Result<&str, Denial> {
     let text = path.to_str().filter(|text| {
@@ -208,5 +233,70 @@ impl File {
             mode,
             keep: true,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn install(root: &Path) -> Install {
+        Install {
+            root: root.to_owned(),
+            app: "shop".to_owned(),
+            listen: ([127, 0, 0, 1], 8080).into(),
+            slot_ports: [3001, 3002],
+            health_path: "/health/basic".to_owned(),
+            authorized_keys: "ssh-ed25519 AAAA a\n".to_owned(),
+            env: "PASSWORD=secret\n".to_owned(),
+            helper: PathBuf::from("/usr/local/bin/region-host"),
+            account: None,
+        }
+    }
+
+    fn written(installed: &Installed) -> Vec<&Path> {
+        let files = installed.files.iter();
+        files
+            .filter(|(_, written)| *written)
+            .map(|(path, _)| path.as_path())
+            .collect()
+    }
+
+    #[test]
+    fn a_mode_that_is_another_one_is_seen_and_mended_like_a_content() {
+        let directory = tempfile::tempdir().unwrap();
+        let root = directory.path().join("shop");
+        let install = install(&root);
+        install.run(false).unwrap();
+        assert!(written(&install.run(true).unwrap()).is_empty());
+        let layout = Layout::new(root.clone());
+        let (env, map) = (layout.host_env(), layout.active_map());
+        for path in [&env, &map] {
+            fs::set_permissions(path, fs::Permissions::from_mode(0o666)).unwrap();
+        }
+        for dry_run in [true, false] {
+            assert_eq!(written(&install.run(dry_run).unwrap()), [&env, &map]);
+        }
+        assert!(is_given(&env, 0o600, None) && is_given(&map, 0o644, None));
+        assert!(
+            !is_given(&env, 0o600, Some((4242, 4242))),
+            "somebody else's"
+        );
+        assert!(written(&install.run(true).unwrap()).is_empty());
+    }
+
+    #[test]
+    fn a_link_in_the_place_of_a_file_gives_its_target_no_mode() {
+        let directory = tempfile::tempdir().unwrap();
+        let install = install(&directory.path().join("shop"));
+        install.run(false).unwrap();
+        let target = directory.path().join("shadow");
+        fs::write(&target, "").unwrap();
+        fs::set_permissions(&target, fs::Permissions::from_mode(0o600)).unwrap();
+        let map = Layout::new(install.root.clone()).active_map();
+        fs::remove_file(&map).unwrap();
+        std::os::unix::fs::symlink(&target, &map).unwrap();
+        assert!(install.run(false).is_err());
+        assert_eq!(fs::metadata(&target).unwrap().mode() & 0o777, 0o600);
     }
 }
