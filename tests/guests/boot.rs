@@ -21,10 +21,7 @@ fn a_bare_guest_installs_packages_and_survives_a_reboot_and_nothing_of_it_outliv
     let started = Instant::now();
     let user_data =
         "#cloud-config\nwrite_files:\n  - {path: /root/given, content: by the caller}\n";
-    let machine = Machine {
-        name: "web-1".to_owned(),
-        user_data: user_data.to_owned(),
-    };
+    let machine = Machine::born("web-1", user_data);
     let Some(guests) = world::boot("boot", &[machine]) else {
         return;
     };

@@ -28,10 +28,7 @@ fn script_with(ssh_port: u16) -> String {
 fn user_data_sets_a_server_up_at_its_first_boot_and_a_change_that_lets_nobody_in_is_undone() {
     let script = script_with(22);
     let user_data = cloud_config::render(&script).unwrap();
-    let machine = Machine {
-        name: "web-1".to_owned(),
-        user_data,
-    };
+    let machine = Machine::born("web-1", &user_data);
     let Some(guests) = world::boot("first-boot", &[machine]) else {
         return;
     };

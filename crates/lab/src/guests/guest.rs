@@ -17,6 +17,8 @@ const BOOT: Duration = Duration::from_secs(300);
 /// Between two looks at a guest that does not answer yet.
 const POLL: Duration = Duration::from_millis(500);
 const MEMORY_MIB: u32 = 1024;
+/// Sparse.
+const VOLUME_BYTES: u64 = 2 << 30;
 
 /// A guest to boot.
 #[derive(Clone, Debug)]
@@ -25,14 +27,22 @@ pub struct Machine {
     pub name: String,
     /// What its cloud hands to cloud-init. `users` and `ssh_keys` are given by the lab unless they are in it.
     pub user_data: String,
+    /// The number of a blank volume that is attached, in the same way as at Hetzner.
+    pub volume: Option<u32>,
 }
 
 impl Machine {
     /// A server as it comes from a cloud when nobody gives user data.
     pub fn bare(name: &str) -> Self {
+        Self::born(name, "#cloud-config\n{}\n")
+    }
+
+    /// One with user data.
+    pub fn born(name: &str, user_data: &str) -> Self {
         Self {
             name: name.to_owned(),
-            user_data: "#cloud-config\n{}\n".to_owned(),
+            user_data: user_data.to_owned(),
+            volume: None,
         }
     }
 }
@@ -115,6 +125,9 @@ impl Guest {
             &format!("virtio-net-pci,netdev=n,mac=52:54:00:77:00:{number:02x}"),
         ]);
         command.args(["-serial", &format!("file:{}", console.display())]);
+        if let Some(number) = machine.volume {
+            attach(&mut command, &here.join("volume"), number)?;
+        }
         let log =
             File::create(here.join("qemu.log")).map_err(GuestError::io("write the log of qemu"))?;
         let qemu = command
@@ -251,6 +264,22 @@ impl Drop for Guest {
         let _ = self.qemu.kill();
         let _ = self.qemu.wait();
     }
+}
+
+/// A blank disk, which udev names /dev/disk/by-id/scsi-0HC_Volume_NUMBER.
+fn attach(command: &mut Command, path: &Path, number: u32) -> Result<(), GuestError> {
+    File::create(path)
+        .and_then(|file| file.set_len(VOLUME_BYTES))
+        .map_err(GuestError::io(format!("make `{}`", path.display())))?;
+    command.args([
+        "-drive",
+        &format!("file={},if=none,id=volume,format=raw", path.display()),
+        "-device",
+        "virtio-scsi-pci",
+        "-device",
+        &format!("scsi-hd,drive=volume,vendor=HC,product=Volume,serial={number}"),
+    ]);
+    Ok(())
 }
 
 /// The disk that cloud-init reads. Keys come as vendor data, so that the caller's user data is only what it gave.

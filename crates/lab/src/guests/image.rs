@@ -26,6 +26,13 @@ pub struct Image {
 }
 
 impl Image {
+    /// The same Debian with all of those packages installed, for tests in which installing them is not the point.
+    #[must_use]
+    pub fn installed(mut self) -> Self {
+        self.root.set_file_name("installed.img");
+        self
+    }
+
     /// A bare Debian 12, and beside it a repository from which `apt-get install` of `packages` works without a network.
     /// Made in `directory` by the first caller, in a minute or two; needs a Debian mirror then.
     ///
@@ -64,25 +71,36 @@ impl Image {
 fn script(packages: &[&str]) -> String {
     let packages = packages.join(" ");
     format!(
-        r#"rm -rf root debs root.img packages.img && mkdir debs
+        r#"rm -rf root debs root.img installed.img packages.img && mkdir debs
+# Whatever installs must run inside, with chroot: apt with that configuration reads there, and its dpkg writes to this machine.
 # apt knows what the bare system has, so it downloads exactly what the packages need beside it.
 mmdebstrap --quiet --variant=important --mode=root --aptopt='APT::Sandbox::User "root"' --include={BARE} \
   --customize-hook='rm -f "$1"/var/cache/apt/archives/*.deb' \
   --customize-hook='APT_CONFIG=$MMDEBSTRAP_APT_CONFIG apt-get -qq -y --no-install-recommends --download-only install {packages}' \
-  --customize-hook='mv "$1"/var/cache/apt/archives/*.deb debs/' \
-  {SUITE} root.tar
-mkdir root && tar -C root -xf root.tar --exclude='./dev/*' && rm root.tar
+  --customize-hook='cp "$1"/var/cache/apt/archives/*.deb debs/' \
+  --customize-hook='tar -C "$1" --one-file-system -cf bare.tar --exclude=./var/cache/apt/archives --exclude=./dev .' \
+  --customize-hook='mkdir -p "$1"/etc/postgresql-common/createcluster.d' \
+  --customize-hook='echo "create_main_cluster = false" > "$1"/etc/postgresql-common/createcluster.d/regionwise.conf' \
+  --customize-hook='chroot "$1" env DEBIAN_FRONTEND=noninteractive apt-get -qq -y --no-install-recommends --no-download install {packages}' \
+  --customize-hook='rm -f "$1"/var/cache/apt/archives/*.deb' \
+  {SUITE} installed.tar
 (cd debs && apt-ftparchive packages . > Packages && apt-ftparchive release . > Release)
-printf 'LABEL=packages {REPOSITORY} ext4 ro,nofail 0 0\n' > root/etc/fstab
-printf 'deb [trusted=yes] file:{REPOSITORY} ./\n' > root/etc/apt/sources.list
-printf 'apt: {{preserve_sources_list: true}}\nlocale: false\ndatasource_list: [NoCloud]\n' > root/etc/cloud/cloud.cfg.d/99-lab.cfg
-mkdir -p root{REPOSITORY}
-# Every guest is a machine of its own, as a cloud's image is.
-rm -f root/etc/ssh/ssh_host_* && : > root/etc/machine-id
-cp root/boot/vmlinuz-* vmlinuz && cp root/boot/initrd.img-* initrd
-mke2fs -q -t ext4 -d root -L root root.img {ROOT_SIZE}
+for name in bare installed; do
+  mkdir root && tar -C root -xf $name.tar --exclude='./dev/*' && rm $name.tar
+  mkdir -p root/dev root/proc root/sys root/var/cache/apt/archives/partial
+  printf 'LABEL=packages {REPOSITORY} ext4 ro,nofail 0 0\n' > root/etc/fstab
+  printf 'deb [trusted=yes] file:{REPOSITORY} ./\n' > root/etc/apt/sources.list
+  printf 'apt: {{preserve_sources_list: true}}\nlocale: false\ndatasource_list: [NoCloud]\n' > root/etc/cloud/cloud.cfg.d/99-lab.cfg
+  mkdir -p root{REPOSITORY}
+  # Every guest is a machine of its own, as a cloud's image is.
+  rm -f root/etc/ssh/ssh_host_* && : > root/etc/machine-id
+  cp root/boot/vmlinuz-* vmlinuz && cp root/boot/initrd.img-* initrd
+  mke2fs -q -t ext4 -d root -L root $name.img {ROOT_SIZE}
+  rm -rf root
+done
+mv bare.img root.img
 mke2fs -q -t ext4 -d debs -L packages packages.img 512M
-rm -rf root debs
+rm -rf debs
 "#
     )
 }
