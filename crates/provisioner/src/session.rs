@@ -103,20 +103,17 @@ pub async fn first_session(
         Stage::Born => {
             let last = session.announce(&labels, &shown, &vouched).await?;
             session.exchange(&shown, &last).await?;
-            session.forget(&last, Some(&shown)).await?;
-            settled.birth_refused = true;
+            settled.birth_refused = session.forget(&last, Some(&shown), &vouched).await?;
             last
         }
         Stage::Exchanged => {
-            session.forget(&shown, None).await?;
-            settled.birth_refused = true;
+            settled.birth_refused = session.forget(&shown, None, &vouched).await?;
             shown
         }
         Stage::Pinned => {
             session.announce(&labels, &shown, &vouched).await?;
             if vouched.birth.is_some() {
-                session.forget(&shown, None).await?;
-                settled.birth_refused = true;
+                settled.birth_refused = session.forget(&shown, None, &vouched).await?;
             }
             shown
         }
@@ -132,6 +129,9 @@ pub async fn first_session(
         session
             .label(|labels| {
                 labels.remove(HOST_KEY);
+                // Another run may have announced the key of a server that this one has not seen.
+                labels
+                    .extend(label_of(&key.fingerprint).map(|label| (FINAL_KEY.to_owned(), label)));
             })
             .await?;
     }
@@ -256,8 +256,15 @@ impl Session<'_, '_> {
     }
 
     /// A fresh login that knows only the final key takes the copies of the other one away, and one that knows only that other
-    /// one must be refused. `birth` is read from the server where this run has not seen it.
-    async fn forget(&self, last: &HostKey, birth: Option<&HostKey>) -> Result<(), Unmet> {
+    /// one must be refused. `birth` is read from the server where this run has not seen it. Returns whether that was tried: where
+    /// a person replaced the key before anybody logged in, its public half is nowhere any more, and that the server shows another
+    /// one is all that can be seen.
+    async fn forget(
+        &self,
+        last: &HostKey,
+        birth: Option<&HostKey>,
+        vouched: &Vouched,
+    ) -> Result<bool, Unmet> {
         self.may_go_on()?;
         let facts = self.run(last, &identity::forget(), SHORT).await?;
         let now = self.fact(&facts, identity::SSH).await?;
@@ -268,15 +275,20 @@ impl Session<'_, '_> {
         let read;
         let birth = match birth {
             Some(birth) => birth,
+            None if facts.iter().all(|(name, _)| name != identity::BIRTH) => return Ok(false),
             None => {
                 read = self.fact(&facts, identity::BIRTH).await?;
+                if Some(&read.fingerprint) != vouched.birth.as_ref() {
+                    let text = "it says another one-time key than its label: nobody can try whether that is refused";
+                    return Err(Unmet::Failed(text.to_owned()));
+                }
                 &read
             }
         };
         match self.run(birth, "true", SHORT).await {
             Err(Unmet::Login(RootError::Open(OpenError::HostKey { .. }))) => {
                 self.say("a login with its final host key works; one that knows only the one-time key is refused.");
-                Ok(())
+                Ok(true)
             }
             Ok(_) => {
                 let text = "it still answers with the one-time host key that it was born with";
@@ -313,10 +325,8 @@ impl Session<'_, '_> {
                     &mut |line| match said::Line::parse(line) {
                         Some(said::Line::Fact { name, value }) => facts.push((name, value)),
                         _ => {
-                            failed = line
-                                .strip_prefix("fail\t")
-                                .map(str::to_owned)
-                                .or(failed.take())
+                            let said = line.strip_prefix("fail\t").map(str::to_owned);
+                            failed = said.or(failed.take());
                         }
                     },
                 )

@@ -23,6 +23,9 @@ fail() {
   printf 'fail\t%s\n' "$1"
   exit 1
 }
+# Two runs at once would announce two keys.
+exec 9> /run/regionwise-first-session.lock
+flock -w 60 9 || fail 'another run has its first session with this server'
 "#;
 
 /// Waits for the end of cloud-init, which would write the one-time key again, and makes the final key beside the other one:
@@ -31,8 +34,8 @@ fail() {
 pub fn prepare(birth: Option<&str>) -> String {
     let birth = birth.unwrap_or("none");
     format!(
-        r#"{COMMON}
-if command -v cloud-init > /dev/null; then cloud-init status --wait > /dev/null 2>&1; fi
+        r#"if command -v cloud-init > /dev/null; then cloud-init status --wait > /dev/null 2>&1; fi
+{COMMON}
 birth=/etc/ssh/regionwise-birth-key.pub
 [ "$(fingerprint "$key")" ] || fail "there is no usable $key"
 from=$key
@@ -68,7 +71,7 @@ mkdir -p /etc/ssh/sshd_config.d /run/sshd
 printf 'HostKey %s\n' "$key" > /etc/ssh/sshd_config.d/00-regionwise-host-key.conf
 sshd -t > /dev/null 2>&1 || fail "sshd does not take its configuration: $(sshd -t 2>&1 | tail -n 1)"
 sync
-systemctl restart ssh.service || fail 'ssh.service does not start again'
+systemctl restart ssh.service 9>&- || fail 'ssh.service does not start again'
 "#
     )
 }
