@@ -12,6 +12,8 @@ use tokio::time::{Instant, sleep};
 
 /// A slow mirror may take minutes for the packages.
 const SCRIPT_LIMIT: Duration = Duration::from_secs(30 * 60);
+/// A standby copies its primary: at 50 MB/s the largest volume takes 58 hours. A connection that is dead ends within 15 s anyway.
+const SEED_LIMIT: Duration = Duration::from_secs(60 * 60 * 60);
 /// For a command that answers at once.
 const SHORT: Duration = Duration::from_secs(20);
 /// How long a fresh login is tried; well within the guard's time.
@@ -20,6 +22,16 @@ const CONFIRM: Duration = Duration::from_secs(15);
 const REVERT: Duration = Duration::from_secs(30);
 /// Between two looks whether it has.
 const POLL: Duration = Duration::from_secs(2);
+
+/// What a script is run for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Mode {
+    /// It changes nothing, and says what it would.
+    Check,
+    Apply,
+    /// As [`Mode::Apply`], on a server that may copy a database first.
+    Seed,
+}
 
 /// What was seen of a run.
 pub(crate) struct Applied {
@@ -81,13 +93,13 @@ pub(crate) async fn region_host_there(login: &RootLogin) -> Result<String, RootE
 pub(crate) async fn apply(
     login: &RootLogin,
     parts: &[Part],
-    dry_run: bool,
+    mode: Mode,
     say: &(dyn Fn(&str) + Sync),
     signals: &Signals,
 ) -> Applied {
     let mut applied = Applied::ended(Ending::Done);
     let ending = tokio::select! {
-        ending = talk(login, parts, dry_run, say, &mut applied) => ending,
+        ending = talk(login, parts, mode, say, &mut applied) => ending,
         verdict = signals.received() => Ending::Stopped(verdict),
     };
     Applied { ending, ..applied }
@@ -96,18 +108,22 @@ pub(crate) async fn apply(
 async fn talk(
     login: &RootLogin,
     parts: &[Part],
-    dry_run: bool,
+    mode: Mode,
     say: &(dyn Fn(&str) + Sync),
     applied: &mut Applied,
 ) -> Ending {
-    let mode = if dry_run { "check" } else { "apply" };
+    let (word, limit) = match mode {
+        Mode::Check => ("check", SCRIPT_LIMIT),
+        Mode::Apply => ("apply", SCRIPT_LIMIT),
+        Mode::Seed => ("apply", SEED_LIMIT),
+    };
     let mut end = None;
-    let command = format!("sh \"$d/script\" {mode} \"$d\"");
+    let command = format!("sh \"$d/script\" {word} \"$d\"");
     let ran = login
         .run_with(
             parts,
             &command,
-            SCRIPT_LIMIT,
+            limit,
             &mut |line| match Line::parse(line) {
                 Some(Line::Step { state, name, text }) => {
                     say(&format!("{name}: {}", state.word()));

@@ -95,6 +95,10 @@ pub(crate) async fn run(
     if !args.dry_run {
         pin_it(&pinned, &known_hosts)?;
     }
+    let mode = match args.dry_run {
+        true => apply::Mode::Check,
+        false => apply::Mode::Apply,
+    };
     // A dry run changes nothing, and needs no `region-host` to compare its sum.
     let there = match args.dry_run {
         true => &uploads.region_host_sha256,
@@ -102,7 +106,7 @@ pub(crate) async fn run(
     };
     let mut parts = uploads.parts(there);
     parts.push(uploads::script(&script::render(&steps)));
-    let applied = apply::apply(&login, &parts, args.dry_run, &say, &context.signals).await;
+    let applied = apply::apply(&login, &parts, mode, &say, &context.signals).await;
     Ok(report::of(&applied, &steps, region, host, args.dry_run))
 }
 

@@ -4,6 +4,7 @@ mod logins;
 mod report;
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use regionwise_cli::{Common, Context, Failure};
 use regionwise_provision::host;
@@ -17,11 +18,14 @@ use regionwise_remote::root::{Part, RootLogin};
 use regionwise_rollout::Verdict;
 use regionwise_topology::Region;
 
-use crate::apply::{self, Applied, Ending};
+use crate::apply::{self, Applied, Ending, Mode};
 use crate::look::{Seen, World};
 use crate::region::RegionArgs;
 use crate::uploads::{self, Uploads};
 use logins::Secrets;
+
+/// A server that is up answers ssh within this, also over a bad line.
+const ANSWERS_WITHIN: Duration = Duration::from_secs(30);
 
 /// What the servers get that is not in regions.toml: read before anything is ordered.
 pub(crate) struct Baggage {
@@ -172,7 +176,8 @@ impl Setup<'_, '_> {
             }
             self.stop()?;
             for server in &related {
-                let _ = self.make(server, Phase::Related).await;
+                self.stop()?;
+                let _ = self.make(server, Phase::Peers).await;
             }
         }
         // A standby copies from its primary.
@@ -180,6 +185,10 @@ impl Setup<'_, '_> {
             own.iter().partition(|machine| self.is_primary(machine));
         for machine in primaries.iter().chain(&others) {
             self.make(&machine.server, Phase::Whole).await?;
+        }
+        for server in self.standbys_of(&related) {
+            self.stop()?;
+            let _ = self.make(&server, Phase::Standby).await;
         }
         for machine in self.primaries_about(&own, &related) {
             self.make(&machine, Phase::Synchronous).await?;
@@ -215,6 +224,20 @@ impl Setup<'_, '_> {
         let others = self.machines.iter();
         let others = others.filter(|machine| machine.region != self.region.name && machine.settled);
         others.cloned().collect()
+    }
+
+    /// Those of other regions' servers that have a standby of a cluster that this region is about.
+    fn standbys_of(&self, related: &[String]) -> Vec<String> {
+        let has_standby = |machine: &&Machine| {
+            let node = recipes::node_on(&self.world.topology, machine.role, &machine.host);
+            let about = |name: &str| self.baggage.secrets.logins.contains_key(name);
+            related.contains(&machine.server)
+                && node.is_some_and(|(cluster, node)| {
+                    node.name != cluster.primary.name && about(&cluster.name)
+                })
+        };
+        let found = self.machines.iter().filter(has_standby);
+        found.map(|machine| machine.server.clone()).collect()
     }
 
     /// Primaries of the clusters that have a node in this region, as far as they could be reached.
@@ -272,7 +295,7 @@ impl Setup<'_, '_> {
 
     /// The server makes its keys for the mesh and for replication, and says their public halves.
     async fn ask(&mut self, machine: &Machine) -> Result<(), Halt> {
-        let bare = self.recipe(machine, Phase::Related);
+        let bare = self.recipe(machine, Phase::Peers);
         let steps = host::keys(&bare.server);
         let related = machine.region != self.region.name;
         let facts = self
@@ -338,7 +361,7 @@ impl Setup<'_, '_> {
             parts.extend(uploads.parts(&there));
         }
         let steps = host::steps(&recipe.server);
-        let related = phase == Phase::Related;
+        let related = machine.region != self.region.name;
         self.script(&machine, steps, parts, recipe.missing, related)
             .await
             .map(drop)
@@ -355,10 +378,16 @@ impl Setup<'_, '_> {
     ) -> Result<Vec<(String, String)>, Halt> {
         self.stop()?;
         parts.push(uploads::script(&script::render(&steps)));
+        let node = recipes::node_on(&self.world.topology, machine.role, &machine.host);
+        let mode = match node {
+            Some(_) => Mode::Seed,
+            None => Mode::Apply,
+        };
         let progress = &self.context.progress;
         let say = |line: &str| progress.say(format!("{}: {line}", machine.host));
         let login = self.login(machine);
-        let applied = apply::apply(&login, &parts, false, &say, &self.context.signals).await;
+        let running = apply::apply(&login, &parts, mode, &say, &self.context.signals);
+        let applied = Box::pin(running).await;
         let done = matches!(applied.ending, Ending::Done);
         let facts = applied.facts.clone();
         self.ran(machine, steps, applied, missing, related);
@@ -416,7 +445,11 @@ impl Setup<'_, '_> {
             port: 22,
             known_hosts: &self.baggage.known_hosts,
             identity: self.args.root_key.as_deref(),
-            boot_within: self.args.boot_within,
+            // Those of other regions have been up for long, or are down.
+            boot_within: match machine.region == self.region.name {
+                true => self.args.boot_within,
+                false => self.args.boot_within.min(ANSWERS_WITHIN),
+            },
         }
     }
 

@@ -161,15 +161,6 @@ fn a_key_that_nothing_vouches_for_is_refused_and_nothing_is_sent() {
         machine.join("etc/ssh/ssh_host_ed25519_key"),
     )
     .unwrap();
-    let birth = world.hetzner.servers()[0].user_data.clone().unwrap();
-    let public = birth
-        .lines()
-        .find_map(|line| line.strip_prefix("  ed25519_public: "));
-    fs::write(
-        machine.join("etc/ssh/regionwise-birth-key.pub"),
-        public.unwrap(),
-    )
-    .unwrap();
     fs::remove_file(machine.join("other")).unwrap();
     run(&world, &[]).ends(0);
     assert_eq!(world.shown(SERVER), other.trim());
@@ -225,8 +216,39 @@ fn a_server_that_does_not_answer_is_unreachable_and_what_is_needed_is_asked_for_
 fn a_signal_keeps_the_list_of_what_was_done() {
     let world = ordered();
     fs::write(world.path("endless"), "").unwrap();
-    let child = world
-        .setting_up(&REGION)
+    let said = stopped_in_a_step(world.setting_up(&REGION));
+    let steps = said["result"]["servers"].as_array().unwrap();
+    let has = |name: &str| {
+        let mut changed = steps.iter().filter(|step| step["state"] == "changed");
+        changed.any(|step| step["step"] == name)
+    };
+    assert!(has("first-session") && has("packages"), "{said:#}");
+    assert_eq!(said["result"]["changed"], true);
+}
+
+#[test]
+fn a_signal_keeps_the_list_of_what_was_done_on_one_host_too() {
+    let world = ordered();
+    run(&world, &[]).ends(0);
+    // Every other host is there already.
+    for (host, address) in [("us-1", "192.0.2.1"), ("us-2", "192.0.2.2")] {
+        let given = format!("{host} = {{ address = \"{address}\" }}");
+        world.change(&format!("{host} = {{}}"), &given);
+    }
+    for (host, address) in [("eu-1", "192.0.2.3"), ("eu-2", "192.0.2.4")] {
+        let header = format!("[regions.eu-central.hosts.{host}]");
+        world.change(&header, &format!("{header}\naddress = \"{address}\""));
+    }
+    fs::write(world.path("endless"), "").unwrap();
+    let server = format!("root@{}", world.address_of(SERVER));
+    let said = stopped_in_a_step(world.setting_up(&["host", &server]));
+    assert_eq!(said["result"]["steps"][0]["step"], "packages", "{said:#}");
+    assert_eq!(said["result"]["changed"], true);
+}
+
+/// Sends a signal once the server has said its first step, and returns the report.
+fn stopped_in_a_step(mut command: Command) -> serde_json::Value {
+    let child = command
         .stdout(std::process::Stdio::piped())
         .stderr(std::process::Stdio::piped())
         .spawn();
@@ -237,13 +259,75 @@ fn a_signal_keeps_the_list_of_what_was_done() {
     assert!(term.unwrap().success());
     let output = child.wait_with_output().unwrap();
     assert_eq!(output.status.code(), Some(143));
-    let said: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
-    let steps = said["result"]["servers"].as_array().unwrap();
-    let has = |name: &str| {
-        steps
-            .iter()
-            .any(|step| step["step"] == name && step["state"] == "changed")
-    };
-    assert!(has("first-session") && has("packages"), "{said:#}");
-    assert_eq!(said["result"]["changed"], true);
+    serde_json::from_slice(&output.stdout).unwrap()
+}
+
+/// Everything but load balancers, with the secrets of the clusters.
+fn run_with_secrets(world: &World, region: &str) -> Run {
+    let mut command = world.setting_up(&["--region", region, "--boot-within", "1s"]);
+    for (name, node) in [("US_PRIMARY_DSN", 1), ("US_SIN_DSN", 2), ("US_DR_DSN", 3)] {
+        command.env(
+            name,
+            format!("postgres://lag:hunter2hunter2@[fd00::{node}]/shop"),
+        );
+    }
+    let run = Run::of(&mut command);
+    assert!(!run.json.to_string().contains("hunter2hunter2@"));
+    run
+}
+
+#[test]
+fn a_region_is_joined_to_those_that_are_there_and_its_primary_comes_before_the_standbys() {
+    let world = World::new();
+    world.change("load_balancer = { types = [\"lb11\"] }\n", "");
+    world.pack();
+    world.provision("ap-singapore");
+    world.boot();
+    let first = run_with_secrets(&world, "ap-singapore").ends(0);
+    let waits = "standby `us-sin` waits for its primary `us-primary`";
+    assert!(first.json.to_string().contains(waits), "{}", first.json);
+    for server in ["shop-sin-1", "shop-us-sin", "shop-ap-singapore-redis"] {
+        let label = world.label(server, "regionwise-wireguard").unwrap();
+        assert_eq!(label.len(), 52, "{server}");
+    }
+
+    world.provision("us-east");
+    world.boot();
+    let before = world.scripts().len();
+    run_with_secrets(&world, "us-east").ends(0);
+    let scripts = world.scripts().split_off(before);
+    let (us, sin) = (
+        [
+            "shop-us-1",
+            "shop-us-2",
+            "shop-us-east-redis",
+            "shop-us-primary",
+        ],
+        ["shop-ap-singapore-redis", "shop-sin-1", "shop-us-sin"],
+    );
+    // Keys, peers, the region itself, standbys elsewhere, and the primary once more.
+    let expected: Vec<&str> =
+        [&us[..], &sin, &sin, &us[3..], &us[..3], &sin[2..], &us[3..]].concat();
+    assert_eq!(scripts, expected);
+
+    // Singapore is down: the region is set up all the same, and what it could not tell is said.
+    for server in sin {
+        fs::rename(world.machine(server), world.path(server)).unwrap();
+    }
+    let alone = run_with_secrets(&world, "us-east").ends(20);
+    alone.because("no-ssh");
+    let steps = alone.json["result"]["servers"].as_array().unwrap();
+    let made = steps
+        .iter()
+        .filter(|step| step["server"] == "us-primary" && step["step"] == "packages");
+    assert!(made.count() >= 2, "{}", alone.json);
+}
+
+#[test]
+fn a_dry_run_logs_in_nowhere_and_needs_no_secret() {
+    let world = ordered();
+    let mut command = world.setting_up(&["--region", "ap-singapore", "--dry-run"]);
+    command.env_remove("REGIONWISE_ENV_FILE");
+    Run::of(&mut command).ends(0);
+    assert_eq!(world.logins(), 0);
 }

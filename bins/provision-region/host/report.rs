@@ -65,6 +65,12 @@ pub(super) fn of(
             })
             .collect(),
     });
+    report
+        .findings
+        .extend(applied.notes.iter().map(|note| Finding {
+            level: Level::Notice,
+            text: note.clone(),
+        }));
     report.outputs.push(("changed", (changed > 0).to_string()));
     report
 }

@@ -164,3 +164,82 @@ fn one_line(password: &[u8], what: &str) -> Result<Vec<u8>, Failure> {
     }
     Ok([password, b"\n"].concat())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What becomes of these connection strings, one after the other, in one cluster.
+    fn added(dsns: &[(&str, AccountKind)]) -> Result<(Secrets, Logins), String> {
+        let text = include_str!("../../../examples/three-regions.toml");
+        let topology = Topology::parse("regions.toml", text).unwrap();
+        let cluster = topology.clusters.values().next().unwrap();
+        let mut secrets = Secrets {
+            logins: BTreeMap::new(),
+            passwords: BTreeMap::new(),
+            redis: None,
+        };
+        let mut logins = Logins {
+            database: String::new(),
+            accounts: Vec::new(),
+        };
+        for (dsn, kind) in dsns {
+            let dsn = Dsn::parse(dsn).unwrap();
+            secrets
+                .add(cluster, &mut logins, &dsn, *kind, "a node")
+                .map_err(|failure| failure.error.to_string())?;
+        }
+        Ok((secrets, logins))
+    }
+
+    const LAG: (&str, AccountKind) = (
+        "postgres://lag:hunter2hunter2@[fd00::1]/shop",
+        AccountKind::Monitor,
+    );
+
+    #[test]
+    fn an_account_of_all_nodes_is_made_once_with_its_password() {
+        let again = (
+            "postgres://lag:hunter2hunter2@[fd00::2]/shop",
+            AccountKind::Monitor,
+        );
+        let app = (
+            "postgres://shop:swordfish9@[fd00::1]/shop",
+            AccountKind::App,
+        );
+        let (secrets, logins) = added(&[LAG, again, app]).unwrap();
+        let names: Vec<&str> = logins
+            .accounts
+            .iter()
+            .map(|account| account.name.as_str())
+            .collect();
+        assert_eq!(names, ["lag", "shop"]);
+        let passwords: Vec<&[u8]> = secrets.passwords.values().map(Vec::as_slice).collect();
+        assert_eq!(passwords, [b"hunter2hunter2\n".as_slice(), b"swordfish9\n"]);
+    }
+
+    #[test]
+    fn what_cannot_be_an_account_is_refused_and_no_text_has_the_password() {
+        for (second, why) in [
+            (
+                "postgres://lag:another-one@[fd00::2]/shop",
+                "another password",
+            ),
+            ("postgres://other@[fd00::2]/shop", "has no password"),
+            (
+                "postgres://Other-One:hunter2hunter2@[fd00::2]/shop",
+                "cannot be made",
+            ),
+            (
+                "postgres://other:hun%20ter2@[fd00::2]/shop",
+                "printable ASCII",
+            ),
+        ] {
+            let refused = added(&[LAG, (second, AccountKind::Monitor)]).err().unwrap();
+            assert!(refused.contains(why), "{refused}");
+            assert!(!refused.contains("hunter2"), "{refused}");
+        }
+        let both = added(&[LAG, (LAG.0, AccountKind::App)]).err().unwrap();
+        assert!(both.contains("the account that watches"), "{both}");
+    }
+}

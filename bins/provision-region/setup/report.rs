@@ -298,3 +298,127 @@ fn ending(host: &str, applied: &Applied, steps: &[Step]) -> Option<End> {
         hint,
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use regionwise_provision::Labels;
+    use regionwise_provision::trust::Vouched;
+    use regionwise_provisioner::Settled;
+    use regionwise_remote::ssh::OpenError;
+
+    use super::*;
+    use crate::apply::Seen;
+
+    fn ordered() -> Report {
+        let mut report = Report::new(Verdict::Proceed, "Nothing was changed.");
+        report.result = json!({ "changed": false });
+        report
+    }
+
+    fn ran(ending: Ending, missing: &[&str]) -> Did {
+        let applied = Applied {
+            steps: vec![Seen {
+                name: "packages".to_owned(),
+                state: State::Changed,
+                text: String::new(),
+            }],
+            ..Applied::ended(ending)
+        };
+        Did {
+            host: "eu-1".to_owned(),
+            what: What::Ran {
+                steps: Vec::new(),
+                applied,
+                missing: missing.iter().map(|text| (*text).to_owned()).collect(),
+                related: false,
+            },
+        }
+    }
+
+    fn met(met: Result<Settled, Unmet>) -> Did {
+        Did {
+            host: "eu-1".to_owned(),
+            what: What::Met(met),
+        }
+    }
+
+    fn stranger() -> Unmet {
+        let nothing = Vouched::of(&Labels::new(), Vec::new());
+        Unmet::Stranger(nothing.stage("SHA256:other").unwrap_err())
+    }
+
+    #[test]
+    fn every_ending_has_its_verdict_and_says_that_the_rest_is_not_set_up() {
+        let why = || "no route".to_owned();
+        let refused = || {
+            let said = "no".to_owned();
+            RootError::Open(OpenError::HostKey { said })
+        };
+        for (did, verdict) in [
+            (met(Err(stranger())), Verdict::Refused),
+            (met(Err(Unmet::Silent(why()))), Verdict::Unreachable),
+            (met(Err(Unmet::Failed(why()))), Verdict::Pause),
+            (
+                met(Err(Unmet::Login(RootError::Lost(why())))),
+                Verdict::Unknown,
+            ),
+            (met(Err(Unmet::Login(refused()))), Verdict::Refused),
+            (
+                met(Err(Unmet::Provider(Stopped::new(Why::Lost, "lost")))),
+                Verdict::Unknown,
+            ),
+            (ran(Ending::Locked, &[]), Verdict::Locked),
+            (ran(Ending::Pending, &[]), Verdict::Locked),
+            (ran(Ending::Reverted(why()), &[]), Verdict::RolledBack),
+            (ran(Ending::Unconfirmed(why()), &[]), Verdict::Unknown),
+            (ran(Ending::Lost(why()), &[]), Verdict::Unknown),
+            (ran(Ending::NotOpened(refused()), &[]), Verdict::Refused),
+            (
+                ran(Ending::Stopped(Verdict::Terminated), &[]),
+                Verdict::Terminated,
+            ),
+            // It names no step, so nobody knows what is true.
+            (ran(Ending::Failed, &[]), Verdict::Unknown),
+        ] {
+            let report = of(ordered(), "eu-central", &[did]);
+            assert_eq!(report.verdict, verdict, "{}", report.summary);
+            assert!(
+                report.summary.contains("not all set up: "),
+                "{}",
+                report.summary
+            );
+            assert!(report.reason.is_some());
+        }
+    }
+
+    #[test]
+    fn a_run_that_went_well_says_what_it_changed_and_what_waits() {
+        let nothing = of(ordered(), "eu-central", &[met(Ok(Settled::default()))]);
+        assert_eq!(
+            (nothing.verdict, &nothing.result["changed"]),
+            (Verdict::Proceed, &json!(false))
+        );
+        let waits = of(
+            ordered(),
+            "eu-central",
+            &[ran(Ending::Done, &["a standby waits"])],
+        );
+        assert_eq!(waits.verdict, Verdict::Proceed);
+        assert_eq!(waits.result["changed"], true);
+        assert!(
+            waits.summary.contains("as far as it can be now"),
+            "{}",
+            waits.summary
+        );
+        assert!(waits.findings[0].text.contains("a standby waits"));
+    }
+
+    #[test]
+    fn of_several_endings_the_one_that_somebody_must_know_first_is_the_runs() {
+        let did = [
+            met(Err(Unmet::Silent("x".to_owned()))),
+            met(Err(stranger())),
+        ];
+        assert_eq!(of(ordered(), "eu-central", &did).verdict, Verdict::Refused);
+    }
+}

@@ -51,9 +51,11 @@ pub struct Logins {
 /// When in a run a server is set up.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Phase {
-    /// It belongs to another region, and learns of new servers.
-    Related,
+    /// It belongs to another region, and learns of new servers: in the mesh, and as standbys of its primary.
+    Peers,
     Whole,
+    /// It belongs to another region and has a standby, whose primary is there by now.
+    Standby,
     /// A primary again, once its standbys are there: from now on commits wait for them.
     Synchronous,
 }
@@ -290,6 +292,9 @@ impl Facts<'_> {
                 sync: (phase == Phase::Synchronous && all).then_some(cluster.sync),
             }
         } else {
+            if phase == Phase::Peers {
+                return None;
+            }
             let primary = self.replica(&cluster.primary);
             match primary.filter(|primary| primary.certificate.is_some()) {
                 Some(primary) => Part::Standby { primary },

@@ -228,7 +228,7 @@ fn a_primary_waits_for_its_standbys_in_the_last_phase_only_and_only_for_all_of_t
         (recipe.server.database.unwrap(), recipe.missing)
     };
     for (phase, expected) in [
-        (Phase::Related, None),
+        (Phase::Peers, None),
         (Phase::Whole, None),
         (Phase::Synchronous, Some(1)),
     ] {
@@ -274,13 +274,37 @@ fn a_standby_without_its_primary_is_no_database_yet_and_that_is_said() {
 }
 
 #[test]
+fn a_standby_of_another_region_is_left_alone_until_its_primary_is_there() {
+    let topology = topology(&[]);
+    let machines = machines(&topology, &["ap-singapore", "us-east"]);
+    let logins = logins();
+    let facts = facts(&topology, &machines, &logins);
+    let of = |phase| {
+        facts
+            .recipe(find(&machines, "us-sin"), phase)
+            .server
+            .database
+    };
+    assert_eq!(of(Phase::Peers), None);
+    let Part::Standby { primary } = of(Phase::Standby).unwrap().part else {
+        panic!("no standby");
+    };
+    assert_eq!(primary.server, "shop-us-primary");
+}
+
+#[test]
 fn a_related_server_learns_of_peers_and_keeps_out_of_hosts_and_redis() {
     let topology = topology(&[ON_A_HOST]);
     let machines = machines(&topology, &["eu-central"]);
     let logins = logins();
     let facts = facts(&topology, &machines, &logins);
     for host in ["eu-1", "eu-central-redis"] {
-        for (phase, whole) in [(Phase::Related, false), (Phase::Whole, true)] {
+        for (phase, whole) in [
+            (Phase::Peers, false),
+            (Phase::Standby, false),
+            (Phase::Synchronous, false),
+            (Phase::Whole, true),
+        ] {
             let server = facts.recipe(find(&machines, host), phase).server;
             assert!(server.mesh.is_some());
             assert_eq!(
