@@ -295,8 +295,7 @@ impl Setup<'_, '_> {
 
     /// The server makes its keys for the mesh and for replication, and says their public halves.
     async fn ask(&mut self, machine: &Machine) -> Result<(), Halt> {
-        let bare = self.recipe(machine, Phase::Peers);
-        let steps = host::keys(&bare.server);
+        let steps = host::keys(&self.facts().for_keys(machine));
         let related = machine.region != self.region.name;
         let facts = self
             .script(machine, steps, Vec::new(), Vec::new(), related)
@@ -417,15 +416,18 @@ impl Setup<'_, '_> {
     }
 
     fn recipe(&self, machine: &Machine, phase: Phase) -> Recipe {
+        self.facts().recipe(machine, phase)
+    }
+
+    fn facts(&self) -> Facts<'_> {
         let uploads = self.baggage.uploads.as_ref();
-        let facts = Facts {
+        Facts {
             topology: &self.world.topology,
             machines: &self.machines,
             region_host_sha256: uploads.map_or("", |uploads| &uploads.region_host_sha256),
             logins: &self.baggage.secrets.logins,
             redis_account: self.baggage.secrets.redis_account(),
-        };
-        facts.recipe(machine, phase)
+        }
     }
 
     fn project_of(&self, machine: &Machine) -> Option<&Project<'_>> {

@@ -158,7 +158,7 @@ fn a_server_shows_a_key_of_its_own_after_the_first_session_and_the_one_it_was_bo
     let server = desk.hetzner.servers().remove(0);
     let user_data = server.user_data.clone().unwrap();
     let machine = Machine::born("web-1", &user_data);
-    let Some(guests) = world::start("first-session", &[machine]) else {
+    let Some(guests) = world::start_installed("first-session", &[machine]) else {
         return;
     };
     let guest = &guests.all()[0];

@@ -45,11 +45,16 @@ pub(crate) fn start(test: &str, machines: &[Machine]) -> Option<Guests> {
 
 /// As [`boot`], with all packages on the servers already: `apt` takes minutes there.
 pub(crate) fn boot_installed(test: &str, machines: &[Machine]) -> Option<Guests> {
-    let guests = Guests::boot(&directory(test), &image()?.installed(), machines).unwrap();
+    let guests = start_installed(test, machines)?;
     for guest in guests.all() {
         guest.wait_until_ready().unwrap();
     }
     Some(guests)
+}
+
+/// As [`boot_installed`], without waiting.
+pub(crate) fn start_installed(test: &str, machines: &[Machine]) -> Option<Guests> {
+    Some(Guests::boot(&directory(test), &image()?.installed(), machines).unwrap())
 }
 
 fn image() -> Option<Image> {

@@ -218,6 +218,22 @@ impl Facts<'_> {
         Recipe { server, missing }
     }
 
+    /// What a server needs to make its keys: a standby makes its certificate before its primary has one, and the other way round.
+    pub fn for_keys(&self, machine: &Machine) -> Server {
+        let mut server = self.recipe(machine, Phase::Peers).server;
+        if let Some((cluster, node)) = node_on(self.topology, machine.role, &machine.host)
+            && let Some(logins) = self.logins.get(&cluster.name)
+            && server.database.is_none()
+        {
+            let part = Part::Primary {
+                standbys: Vec::new(),
+                sync: None,
+            };
+            server.database = Some(self.node(machine, cluster, node, logins, part));
+        }
+        server
+    }
+
     fn address(&self, machine: &Machine) -> Ipv6Addr {
         mesh::address(&self.topology.product.name, &machine.server)
     }
@@ -307,7 +323,18 @@ impl Facts<'_> {
                 }
             }
         };
-        Some(Database {
+        Some(self.node(machine, cluster, node, logins, part))
+    }
+
+    fn node(
+        &self,
+        machine: &Machine,
+        cluster: &Cluster,
+        node: &Node,
+        logins: &Logins,
+        part: Part,
+    ) -> Database {
+        Database {
             cluster: cluster.name.clone(),
             node: node.name.clone(),
             part,
@@ -315,7 +342,7 @@ impl Facts<'_> {
             database: logins.database.clone(),
             accounts: logins.accounts.clone(),
             clients: self.clients(cluster),
-        })
+        }
     }
 
     fn replica(&self, node: &Node) -> Option<Replica> {

@@ -286,6 +286,8 @@ fn a_standby_of_another_region_is_left_alone_until_its_primary_is_there() {
             .database
     };
     assert_eq!(of(Phase::Peers), None);
+    let keys = facts.for_keys(find(&machines, "us-sin")).database;
+    assert_eq!(keys.unwrap().node, "us-sin", "its certificate comes first");
     let Part::Standby { primary } = of(Phase::Standby).unwrap().part else {
         panic!("no standby");
     };
