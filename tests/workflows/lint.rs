@@ -4,8 +4,11 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
-use regionwise_provision::host::{Api, Opening, Server, System, identity, steps};
+use regionwise_provision::host::{
+    Api, Database, Mesh, Opening, Part, Redis, Server, System, identity, steps,
+};
 use regionwise_provision::script::render;
+use regionwise_provision::step::{Action, Content, File};
 
 use crate::act::root;
 use crate::compat;
@@ -142,12 +145,54 @@ fn shellcheck_finds_nothing_in_the_script_that_sets_a_server_up() {
         ssh_port: 22,
         open: [80, 443].map(Opening::anywhere).to_vec(),
     };
-    let script = render(&steps(&Server {
+    let mesh = Mesh {
+        product: "shop".to_owned(),
+        name: "eu-1".to_owned(),
+        port: 51820,
+        peers: Vec::new(),
+    };
+    let database = Database {
+        cluster: "eu".to_owned(),
+        node: "eu-1".to_owned(),
+        part: Part::Primary {
+            standbys: Vec::new(),
+            sync: Some(0),
+        },
+        volume: Some(4711),
+        database: "shop".to_owned(),
+        accounts: Vec::new(),
+        clients: Vec::new(),
+        listen: Vec::new(),
+        bouncer: Some(6432),
+    };
+    let steps = steps(&Server {
+        mesh: Some(mesh),
+        database: Some(database),
+        redis: Some(Redis {
+            listen: Vec::new(),
+            account: "shop".to_owned(),
+        }),
         api: Some(api),
         ..Server::bare(system)
-    }));
+    });
+    let script = render(&steps);
     let (code, said) = shellcheck_of(&script);
     assert_eq!(code, 0, "{said}");
+    // The programs in it are words of a document for the shell that reads the script.
+    let programs = steps.iter().filter_map(|step| match &step.action {
+        Action::File(File {
+            content: Content::Text(text),
+            ..
+        }) => text.starts_with("#!/bin/sh").then_some(text),
+        _ => None,
+    });
+    let mut seen = 0;
+    for program in programs {
+        let (code, said) = shellcheck_of(program);
+        assert_eq!(code, 0, "{said}");
+        seen += 1;
+    }
+    assert!(seen >= 5, "{seen} programs");
     let (code, said) = shellcheck_of(&script.replace("cmp -s \"$1\"", "cmp -s $1"));
     assert_ne!(code, 0, "it reads the script: {said}");
 }

@@ -1,6 +1,7 @@
 //! The steps that make a server what it is to be, in order. Those that could lock somebody out come last, so that nothing fails after.
 
 mod api;
+mod bouncer;
 pub mod identity;
 pub mod mesh;
 pub mod postgres;
@@ -48,9 +49,33 @@ impl Server {
 /// All steps of a server.
 pub fn steps(server: &Server) -> Vec<Step> {
     let mut steps = system::plain();
+    steps.extend(server.mesh.iter().flat_map(mesh::steps));
+    let mesh = server.mesh.as_ref();
+    let database = server.database.iter();
+    steps.extend(database.flat_map(|database| postgres::steps(database, mesh)));
+    steps.extend(server.redis.iter().flat_map(redis::steps));
     steps.extend(server.api.iter().flat_map(api::steps));
     steps.extend(system::guarded(&server.system));
     steps
+}
+
+/// The steps that make what only this server may have, and tell the public halves: before the server can be the part of a mesh
+/// or of a cluster, the others have to know them.
+pub fn keys(server: &Server) -> Vec<Step> {
+    let mut steps = vec![system::known()];
+    steps.extend(server.mesh.iter().flat_map(|_| mesh::keys()));
+    let database = server.database.iter();
+    steps.extend(database.flat_map(|database| postgres::keys(database, server.mesh.as_ref())));
+    steps
+}
+
+fn look(name: &'static str, reason: &'static str, shell: &str) -> Step {
+    Step {
+        name,
+        reason,
+        action: Action::Look(shell.to_owned()),
+        guard: None,
+    }
 }
 
 fn packages(name: &'static str, reason: &'static str, packages: &[&'static str]) -> Step {
@@ -69,11 +94,22 @@ fn text(
     mode: u32,
     text: impl Into<String>,
 ) -> Step {
+    file(name, reason, path, mode, "root:root", text)
+}
+
+fn file(
+    name: &'static str,
+    reason: &'static str,
+    path: impl Into<String>,
+    mode: u32,
+    owner: &'static str,
+    text: impl Into<String>,
+) -> Step {
     let content = Content::Text(text.into());
     let file = File {
         path: path.into(),
         mode,
-        owner: "root:root",
+        owner,
         content,
     };
     Step {
@@ -112,9 +148,4 @@ impl Step {
         });
         self
     }
-}
-
-/// TEMPORARY
-pub fn keys(_: &Server) -> Vec<Step> {
-    Vec::new()
 }

@@ -18,6 +18,8 @@ use crate::wanted::{Kind, Role};
 /// Of WireGuard, on every server.
 pub const MESH_PORT: u16 = 51820;
 const POSTGRES_PORT: u16 = 5432;
+/// In front of each Postgres.
+const BOUNCER_PORT: u16 = 6432;
 const REDIS_PORT: u16 = 6379;
 
 /// A server of ours that is there.
@@ -193,7 +195,7 @@ pub fn openings(topology: &Topology, role: Role, host: &str) -> Vec<Opening> {
         from: Source::Mesh,
     };
     if node_on(topology, role, host).is_some() {
-        open.push(in_the_mesh(POSTGRES_PORT));
+        open.extend([POSTGRES_PORT, BOUNCER_PORT].map(in_the_mesh));
     }
     if role == Role::Redis {
         open.push(in_the_mesh(REDIS_PORT));
@@ -342,6 +344,9 @@ impl Facts<'_> {
             database: logins.database.clone(),
             accounts: logins.accounts.clone(),
             clients: self.clients(cluster),
+            // Whoever is to reach it is in the mesh.
+            listen: Vec::new(),
+            bouncer: Some(BOUNCER_PORT),
         }
     }
 

@@ -189,13 +189,16 @@ fn postgres_and_redis_are_open_in_the_mesh_only() {
     };
     assert_eq!(
         of(Role::Api, "eu-1"),
-        "80 anywhere, 443 anywhere, 51820 udp, 5432 mesh"
+        "80 anywhere, 443 anywhere, 51820 udp, 5432 mesh, 6432 mesh"
     );
     assert_eq!(
         of(Role::Api, "eu-2"),
         "80 anywhere, 443 anywhere, 51820 udp"
     );
-    assert_eq!(of(Role::Database, "eu-nbg"), "51820 udp, 5432 mesh");
+    assert_eq!(
+        of(Role::Database, "eu-nbg"),
+        "51820 udp, 5432 mesh, 6432 mesh"
+    );
     assert_eq!(of(Role::Redis, "eu-central-redis"), "51820 udp, 6379 mesh");
 }
 

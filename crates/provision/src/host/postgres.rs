@@ -1,8 +1,29 @@
-//! Postgres, as the primary of its cluster or as a standby.
+//! Postgres, as the primary of its cluster or as a standby: the distribution's packages, our configuration.
+//!
+//! What needs a look at the server is in `postgres/node.sh`, which becomes a program there; `config.rs` has the files that it
+//! and Postgres read.
 
-use std::net::Ipv6Addr;
+mod config;
+
+use std::net::{IpAddr, Ipv6Addr};
 
 use ipnet::IpNet;
+
+use super::mesh::Mesh;
+use super::{bouncer, command, file, look, packages, text};
+use crate::script::quoted;
+use crate::step::{Action, Fact, Step};
+
+const TOOL: &str = "/usr/local/lib/regionwise/postgres";
+/// Files of ours. Postgres reads them, so its group may.
+const SETTINGS: &str = "/etc/regionwise/postgres";
+pub(super) const KEY: &str = "/etc/regionwise/postgres/server.key";
+pub(super) const CERTIFICATE: &str = "/etc/regionwise/postgres/server.crt";
+/// Where all data is, and where a volume is mounted.
+const TOP: &str = "/var/lib/postgresql/regionwise";
+const MOUNT: &str = "var-lib-postgresql-regionwise.mount";
+/// From crate `postgres`: what `check-replication-lag` reads and writes.
+const HEARTBEAT: &str = include_str!("../../../postgres/src/heartbeat.sql");
 
 /// One node of a cluster.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -19,6 +40,10 @@ pub struct Database {
     pub accounts: Vec<Account>,
     /// From where accounts may log in, with TLS and a password, besides the server itself.
     pub clients: Vec<IpNet>,
+    /// Addresses of this server to listen at, besides loopback and the mesh.
+    pub listen: Vec<IpAddr>,
+    /// The port of a PgBouncer beside it, at the same addresses.
+    pub bouncer: Option<u16>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -49,6 +74,7 @@ pub struct Replica {
 /// Who logs in. The password comes in a staged file, see [`Account::password`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Account {
+    /// `[a-z0-9_-]+`
     pub name: String,
     pub kind: AccountKind,
 }
@@ -62,8 +88,305 @@ pub enum AccountKind {
 }
 
 impl Account {
-    /// The name of the file beside the script that holds the password: one line of printable ASCII.
+    /// The name of the file beside the script that holds the password: one line of printable ASCII, eight characters or more.
     pub fn password(&self) -> String {
         format!("password-{}", self.name)
     }
+}
+
+/// The key and the certificate of this node, before anybody else is known.
+pub(super) fn keys(database: &Database, mesh: Option<&Mesh>) -> Vec<Step> {
+    let node = &database.node;
+    vec![
+        packages("database-openssl", "it makes the certificate", &["openssl"]),
+        text(
+            "database-certificate-form",
+            "it must sign nobody else: one node may not speak as another",
+            format!("{SETTINGS}/certificate.conf"),
+            0o644,
+            config::certificate(node, mesh),
+        ),
+        command(
+            "database-key",
+            "a private key that was never elsewhere cannot be taken there",
+            format!(
+                "[ \"$(openssl x509 -noout -subject -nameopt multiline -in {CERTIFICATE} | sed -n 's/ *commonName *= //p')\" = {node} ] \\\n  \
+                 && [ \"$(openssl x509 -noout -pubkey -in {CERTIFICATE})\" = \"$(openssl pkey -pubout -in {KEY})\" ] \\\n  \
+                 && [ \"$(stat -c '%U' {KEY})\" = root ] && [ $(( 0$(stat -c '%a' {KEY}) & 037 )) = 0 ]"
+            ),
+            // A client that checks the password against the certificate (SCRAM with channel binding) cannot use ed25519.
+            format!(
+                "( umask 077 && openssl req -x509 -config {SETTINGS}/certificate.conf -newkey ec -pkeyopt ec_paramgen_curve:P-256 \\\n    \
+                 -nodes -sha256 -days 3650 -keyout {KEY}.new -out {CERTIFICATE}.new ) \\\n  \
+                 && chmod 644 {CERTIFICATE}.new && mv {KEY}.new {KEY} && mv {CERTIFICATE}.new {CERTIFICATE} && sync"
+            ),
+            &[],
+        ),
+        Step {
+            name: "database-certificate",
+            reason: "the other nodes trust exactly this one",
+            action: Action::Fact(Fact {
+                fact: "certificate",
+                shell: format!("openssl x509 -in {CERTIFICATE} -outform DER | base64 -w 0"),
+            }),
+            guard: None,
+        },
+    ]
+}
+
+pub(super) fn steps(database: &Database, mesh: Option<&Mesh>) -> Vec<Step> {
+    let mut steps = vec![
+        text(
+            "database-no-default",
+            "Debian's package makes a cluster by itself, without checksums",
+            "/etc/postgresql-common/createcluster.d/regionwise.conf",
+            0o644,
+            "create_main_cluster = false\n",
+        ),
+        packages(
+            "database-packages",
+            "the distribution's Postgres gets its security updates",
+            &["postgresql"],
+        ),
+    ];
+    steps.extend(keys(database, mesh));
+    steps.extend(files(database, mesh));
+    steps.extend(volume(database));
+    steps.extend(cluster());
+    match &database.part {
+        Part::Primary { standbys, sync } => {
+            let names = sync.map(|count| config::sync_names(count, standbys));
+            steps.extend(primary(names.as_deref()));
+        }
+        Part::Standby { .. } => steps.extend(standby()),
+    }
+    steps.push(tool(
+        "database-collations",
+        "the order of an index must not depend on the node",
+        "collations_so",
+        "collations_so",
+        &[],
+    ));
+    let port = database.bouncer.iter();
+    steps.extend(port.flat_map(|port| bouncer::steps(database, mesh, *port)));
+    steps.push(look(
+        "database-notes",
+        "what only a person decides",
+        &format!("{TOOL} notes"),
+    ));
+    steps
+}
+
+/// Where a node listens, for a list.
+pub(super) fn addresses(database: &Database, mesh: Option<&Mesh>) -> Vec<String> {
+    let mut addresses = vec!["localhost".to_owned()];
+    addresses.extend(mesh.map(|mesh| mesh.address().to_string()));
+    addresses.extend(database.listen.iter().map(IpAddr::to_string));
+    addresses
+}
+
+fn files(database: &Database, mesh: Option<&Mesh>) -> Vec<Step> {
+    let shared = |name, reason, path: &str, content| {
+        file(
+            name,
+            reason,
+            format!("{SETTINGS}/{path}"),
+            0o640,
+            "root:postgres",
+            content,
+        )
+    };
+    let mut steps = vec![
+        command(
+            "database-key-readable",
+            "Postgres reads the key, and nobody else",
+            format!("[ \"$(stat -c '%a %U:%G' {KEY})\" = '640 root:postgres' ]"),
+            format!("chown root:postgres {KEY} && chmod 640 {KEY}"),
+            &["database-key"],
+        ),
+        text(
+            "database-tool",
+            "what needs a look at the server is looked at there",
+            TOOL,
+            0o755,
+            include_str!("postgres/node.sh"),
+        ),
+        shared(
+            "database-node",
+            "what this node is",
+            "node",
+            config::node(database),
+        ),
+        shared(
+            "database-config",
+            "the same on every node of the cluster, so that each can be promoted",
+            "regionwise.conf",
+            config::postgresql(database, mesh),
+        ),
+        shared(
+            "database-logins",
+            "who is not listed is rejected",
+            "pg_hba.conf",
+            config::hba(database),
+        ),
+        shared(
+            "database-names",
+            "a certificate opens one role",
+            "pg_ident.conf",
+            config::ident(database),
+        ),
+        shared(
+            "database-peers",
+            "the certificates of the other nodes, and no authority",
+            "peers.crt",
+            config::peers(database),
+        ),
+        text(
+            "database-unit",
+            "without its disk or its addresses it must not start",
+            "/etc/systemd/system/postgresql@.service.d/regionwise.conf",
+            0o644,
+            config::unit(),
+        ),
+    ];
+    if let Part::Standby { primary } = &database.part
+        && let Some(certificate) = &primary.certificate
+    {
+        steps.push(shared(
+            "database-primary",
+            "a standby streams from this one only",
+            "primary.crt",
+            config::pem(certificate),
+        ));
+    }
+    if let Some(monitor) = config::named(database, AccountKind::Monitor) {
+        let grants = config::heartbeat(monitor, config::named(database, AccountKind::App));
+        steps.push(shared(
+            "database-heartbeat",
+            "check-replication-lag writes there, and reads",
+            "heartbeat.sql",
+            grants,
+        ));
+    }
+    steps
+}
+
+fn volume(database: &Database) -> Vec<Step> {
+    let Some(volume) = database.volume else {
+        return Vec::new();
+    };
+    vec![
+        text(
+            "database-mount",
+            "the volume is found by its number, whatever the kernel names it",
+            format!("/etc/systemd/system/{MOUNT}"),
+            0o644,
+            config::mount(volume),
+        ),
+        tool(
+            "database-volume",
+            "the data outlives the server",
+            "volume_made",
+            "make_volume",
+            &["database-mount"],
+        ),
+    ]
+}
+
+/// A node that runs, whatever its part. Nothing here restarts one.
+fn cluster() -> Vec<Step> {
+    vec![
+        tool(
+            "database-sizes",
+            "memory and disk are those of this server",
+            "sizes_so",
+            "set_sizes",
+            &[],
+        ),
+        tool(
+            "database-cluster",
+            "made once, in an empty place",
+            "cluster_made",
+            "make_cluster",
+            &[],
+        ),
+        tool(
+            "database-running",
+            "it runs now, and again after a boot",
+            "running_so",
+            "run",
+            &["database-unit"],
+        ),
+        tool(
+            "database-reload",
+            "it has read what the files say, and takes it",
+            "configured_so",
+            "configure",
+            &[
+                "database-config",
+                "database-logins",
+                "database-names",
+                "database-peers",
+                "database-sizes",
+                "database-key",
+            ],
+        ),
+    ]
+}
+
+/// The names come as an argument, not as a file: leaving them as they are must change nothing.
+fn primary(sync: Option<&str>) -> Vec<Step> {
+    let mut steps = vec![
+        tool(
+            "database-replicas",
+            "one role and one slot for each standby",
+            "replicas_so",
+            "make_replicas",
+            &[],
+        ),
+        tool(
+            "database-accounts",
+            "an account may do what it is for",
+            "accounts_so \"$staged\"",
+            "make_accounts \"$staged\"",
+            &["database-heartbeat"],
+        ),
+    ];
+    if let Some(names) = sync {
+        let names = quoted(names);
+        steps.push(tool(
+            "database-sync",
+            "a commit is in more than one place, once there is another place",
+            &format!("sync_so {names}"),
+            &format!("set_sync {names}"),
+            &[],
+        ));
+    }
+    steps
+}
+
+fn standby() -> Vec<Step> {
+    vec![tool(
+        "database-streaming",
+        "a standby that does not stream is none",
+        "streams_so",
+        "stream",
+        &[],
+    )]
+}
+
+fn tool(
+    name: &'static str,
+    reason: &'static str,
+    check: &str,
+    apply: &str,
+    after: &[&'static str],
+) -> Step {
+    command(
+        name,
+        reason,
+        format!("{TOOL} {check}"),
+        format!("{TOOL} {apply}"),
+        after,
+    )
 }

@@ -2,7 +2,7 @@
 
 use ipnet::IpNet;
 
-use super::{command, mesh, packages, text};
+use super::{command, look, mesh, packages, text};
 use crate::step::Step;
 
 /// What any server gets. The firewall follows from this alone, whatever else the server is.
@@ -25,6 +25,15 @@ pub struct Opening {
 pub enum Transport {
     Tcp,
     Udp,
+}
+
+impl Transport {
+    const fn word(self) -> &'static str {
+        match self {
+            Self::Tcp => "tcp",
+            Self::Udp => "udp",
+        }
+    }
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -170,17 +179,21 @@ done
 const SSHD_UNDO: &str =
     "if systemctl -q is-active sysinit.target; then systemctl restart ssh.service; fi";
 
+/// Nothing makes a system a known one; the second time it says why it is not.
+pub(super) fn known() -> Step {
+    command(
+        "system",
+        "only these systems were tried",
+        SYSTEM_CHECK,
+        SYSTEM_CHECK,
+        &[],
+    )
+}
+
 /// Steps that lock nobody out.
 pub(super) fn plain() -> Vec<Step> {
     vec![
-        command(
-            "system",
-            "only these systems were tried",
-            SYSTEM_CHECK,
-            // Nothing makes it so; it says why it is not.
-            SYSTEM_CHECK,
-            &[],
-        ),
+        known(),
         packages(
             "packages",
             "they keep the server safe without anybody",
@@ -254,6 +267,11 @@ pub(super) fn plain() -> Vec<Step> {
 /// Steps that could.
 pub(super) fn guarded(system: &System) -> Vec<Step> {
     vec![
+        look(
+            "listeners",
+            "what the firewall closes is named before it is closed",
+            &listeners(system),
+        ),
         text(
             "firewall-rules",
             "what listens by accident is not reached from outside",
@@ -299,6 +317,29 @@ pub(super) fn guarded(system: &System) -> Vec<Step> {
         .guarded(SSHD_UNDO, ""),
     ]
 }
+
+/// Loopback is nobody's business, and DHCP's ports are open.
+fn listeners(system: &System) -> String {
+    let ssh = Opening::anywhere(system.ssh_port);
+    let open: String = std::iter::once(&ssh)
+        .chain(&system.open)
+        .map(|opening| format!("{}/{} ", opening.transport.word(), opening.port))
+        .collect();
+    format!("ss -Hltunp | awk -v open=' {open}udp/68 udp/546 ' '{LISTENERS}'")
+}
+
+const LISTENERS: &str = r#"
+{
+  address = $5; sub(/:[0-9]+$/, "", address)
+  port = $5; sub(/.*:/, "", port)
+  if (address ~ /^(127\.|\[::1\]|\[::ffff:127\.)/ || index(open, " " $1 "/" port " ")) next
+  who = "something"
+  if (split($0, part, /"/) > 1) who = part[2]
+  if (who == "docker-proxy")
+    print "Docker publishes " $1 "/" port " at " address ", past the firewall: bind it to 127.0.0.1"
+  else
+    print who " listens on " $1 "/" port " at " address ", and the firewall lets nobody to it"
+}"#;
 
 /// A table of our own: those of Docker and others stay as they are.
 fn firewall(system: &System) -> String {
@@ -364,9 +405,5 @@ fn from_the_mesh(opening: &Opening) -> Option<String> {
 }
 
 fn port(opening: &Opening) -> String {
-    let transport = match opening.transport {
-        Transport::Tcp => "tcp",
-        Transport::Udp => "udp",
-    };
-    format!("{transport} dport {}", opening.port)
+    format!("{} dport {}", opening.transport.word(), opening.port)
 }

@@ -4,10 +4,79 @@ use super::*;
 use crate::cloud_config;
 use crate::script::render;
 
+/// Everything that one server can be.
 fn server() -> Server {
     Server {
+        mesh: Some(mesh()),
+        database: Some(database()),
+        redis: Some(Redis {
+            listen: vec!["10.64.0.2".parse().unwrap()],
+            account: "shop".to_owned(),
+        }),
         api: Some(api()),
         ..Server::bare(system())
+    }
+}
+
+fn mesh() -> Mesh {
+    let peer = |name: &str, key: &str, endpoint: Option<&str>| Peer {
+        name: name.to_owned(),
+        public_key: key.to_owned(),
+        endpoint: endpoint.map(|address| address.parse().unwrap()),
+    };
+    Mesh {
+        product: "shop".to_owned(),
+        name: "shop-eu-1".to_owned(),
+        port: 51820,
+        peers: vec![
+            peer("shop-eu-2", "two=", Some("2001:db8::2")),
+            peer("shop-us-1", "us+/=", None),
+        ],
+    }
+}
+
+fn database() -> Database {
+    let replica = |node: &str, certificate: Option<&str>| Replica {
+        node: node.to_owned(),
+        server: format!("shop-{node}"),
+        address: mesh::address("shop", &format!("shop-{node}")),
+        certificate: certificate.map(str::to_owned),
+    };
+    let account = |name: &str, kind| Account {
+        name: name.to_owned(),
+        kind,
+    };
+    Database {
+        cluster: "eu".to_owned(),
+        node: "eu-1".to_owned(),
+        part: Part::Primary {
+            standbys: vec![replica("eu-2", Some("TUlJ")), replica("eu-3", None)],
+            sync: Some(1),
+        },
+        volume: Some(4711),
+        database: "shop".to_owned(),
+        accounts: vec![
+            account("regionwise_lag", AccountKind::Monitor),
+            account("shop", AccountKind::App),
+        ],
+        clients: vec!["10.64.0.0/24".parse().unwrap()],
+        listen: vec!["10.64.0.2".parse().unwrap()],
+        bouncer: Some(6432),
+    }
+}
+
+/// The same cluster as its second node sees it.
+fn standby() -> Database {
+    let primary = Replica {
+        node: "eu-1".to_owned(),
+        server: "shop-eu-1".to_owned(),
+        address: mesh::address("shop", "shop-eu-1"),
+        certificate: Some("TUlJ".to_owned()),
+    };
+    Database {
+        node: "eu-2".to_owned(),
+        part: Part::Standby { primary },
+        ..database()
     }
 }
 
@@ -231,4 +300,176 @@ fn user_data_larger_than_a_cloud_takes_is_refused() {
     assert!(
         matches!(cloud_config::render(&script), Err(cloud_config::TooLarge(bytes)) if bytes > cloud_config::LIMIT)
     );
+}
+
+#[test]
+fn an_address_in_the_mesh_follows_from_both_names_and_never_changes() {
+    let address = mesh::address("shop", "shop-eu-1");
+    assert_eq!(address.to_string(), "fd8d:9001:d32c:0:692a:1611:9ab6:5bdb");
+    assert_ne!(mesh::address("shop", "shop-eu-2"), address);
+    assert_ne!(mesh::address("other", "shop-eu-1"), address);
+}
+
+#[test]
+fn a_peer_may_send_from_its_own_address_only_and_no_private_key_is_in_the_script() {
+    let steps = steps(&server());
+    let [second, third] = ["shop-eu-2", "shop-us-1"].map(|peer| mesh::address("shop", peer));
+    let wanted = format!(
+        "ListenPort = 51820
+
+# shop-eu-2
+[Peer]
+PublicKey = two=
+AllowedIPs = {second}/128
+Endpoint = [2001:db8::2]:51820
+PersistentKeepalive = 25
+
+# shop-us-1
+[Peer]
+PublicKey = us+/=
+AllowedIPs = {third}/128
+"
+    );
+    assert_eq!(file(&steps, "mesh-peers"), wanted);
+    let program = file(&steps, "mesh-tool");
+    assert!(render(&steps).matches("PrivateKey").count() == program.matches("PrivateKey").count());
+}
+
+#[test]
+fn every_login_is_named_and_everybody_else_is_rejected() {
+    let steps = steps(&server());
+    let [second, third] = ["shop-eu-2", "shop-eu-3"].map(|peer| mesh::address("shop", peer));
+    let wanted = format!(
+        "# Written by provision-region.
+local all postgres peer
+hostssl replication replica_eu_2 {second}/128 cert map=regionwise
+hostssl replication replica_eu_3 {third}/128 cert map=regionwise
+host \"shop\" \"regionwise_lag\" 127.0.0.1/32 scram-sha-256
+host \"shop\" \"regionwise_lag\" ::1/128 scram-sha-256
+hostssl \"shop\" \"regionwise_lag\" 10.64.0.0/24 scram-sha-256
+host \"shop\" \"shop\" 127.0.0.1/32 scram-sha-256
+host \"shop\" \"shop\" ::1/128 scram-sha-256
+hostssl \"shop\" \"shop\" 10.64.0.0/24 scram-sha-256
+local replication all reject
+local all all reject
+host replication all all reject
+host all all all reject
+"
+    );
+    assert_eq!(file(&steps, "database-logins"), wanted);
+    let names = file(&steps, "database-names");
+    assert!(
+        names.ends_with("regionwise \"eu-2\" replica_eu_2\nregionwise \"eu-3\" replica_eu_3\n"),
+        "{names}"
+    );
+}
+
+#[test]
+fn a_standby_lets_nobody_receive_and_streams_from_the_pinned_primary_alone() {
+    let steps = steps(&Server {
+        database: Some(standby()),
+        ..server()
+    });
+    assert!(!file(&steps, "database-logins").contains("cert"));
+    let config = file(&steps, "database-config");
+    let primary = mesh::address("shop", "shop-eu-1");
+    for words in [
+        &format!(
+            "primary_conninfo = 'host={primary} port=5432 user=replica_eu_2 application_name=eu-2 sslmode=verify-ca"
+        ),
+        "sslrootcert=/etc/regionwise/postgres/primary.crt",
+        "primary_slot_name = 'replica_eu_2'",
+    ] {
+        assert!(config.contains(words), "{words}: {config}");
+    }
+    assert_eq!(
+        file(&steps, "database-primary"),
+        "-----BEGIN CERTIFICATE-----\nTUlJ\n-----END CERTIFICATE-----\n"
+    );
+    // Accounts come from the primary, and only it knows who must confirm.
+    for absent in ["database-accounts", "database-replicas", "database-sync"] {
+        assert!(steps.iter().all(|step| step.name != absent), "{absent}");
+    }
+}
+
+#[test]
+fn whether_commits_wait_changes_one_step_and_no_file() {
+    let with = |sync| {
+        let Part::Primary { standbys, .. } = database().part else {
+            panic!("it is the primary");
+        };
+        steps(&Server {
+            database: Some(Database {
+                part: Part::Primary { standbys, sync },
+                ..database()
+            }),
+            ..server()
+        })
+    };
+    let apply = |steps: &[Step]| {
+        let sync = steps.iter().find(|step| step.name == "database-sync")?;
+        let Action::Command(command) = &sync.action else {
+            panic!("it is a command");
+        };
+        Some(command.apply.clone())
+    };
+    let tool = "/usr/local/lib/regionwise/postgres set_sync";
+    assert_eq!(
+        apply(&with(Some(1))),
+        Some(format!("{tool} 'ANY 1 (\"eu-2\", \"eu-3\")'"))
+    );
+    assert_eq!(apply(&with(Some(0))), Some(format!("{tool} ''")));
+    let mut some = with(Some(1));
+    some.retain(|step| step.name != "database-sync");
+    assert_eq!(with(None), some);
+}
+
+#[test]
+fn the_keys_come_without_any_peer_and_are_the_first_of_the_same_steps() {
+    let keys = keys(&server());
+    let all = steps(&server());
+    assert!(keys.iter().all(|step| all.contains(step)));
+    let facts: Vec<&str> = keys
+        .iter()
+        .filter_map(|step| match &step.action {
+            Action::Fact(fact) => Some(fact.fact),
+            _ => None,
+        })
+        .collect();
+    assert_eq!(facts, ["wireguard", "certificate"]);
+    let nobody = Mesh {
+        peers: Vec::new(),
+        ..mesh()
+    };
+    let alone = Server {
+        mesh: Some(nobody),
+        ..server()
+    };
+    assert_eq!(super::keys(&alone), keys);
+}
+
+#[test]
+fn redis_and_pgbouncer_listen_where_they_are_asked_and_let_nobody_in_without_a_password() {
+    let steps = steps(&server());
+    let config = file(&steps, "redis-config");
+    assert!(
+        config.contains("bind 127.0.0.1 ::1 10.64.0.2\n"),
+        "{config}"
+    );
+    assert!(
+        config.contains("aclfile /etc/regionwise/redis/users.acl\n"),
+        "{config}"
+    );
+    let config = file(&steps, "bouncer-config");
+    let own = mesh::address("shop", "shop-eu-1");
+    let listens = format!("listen_addr = localhost, {own}, 10.64.0.2\nlisten_port = 6432\n");
+    for words in [
+        listens.as_str(),
+        "shop = host=127.0.0.1 port=5432 dbname=shop\n",
+        "auth_type = scram-sha-256\n",
+        "client_tls_sslmode = require\n",
+        "pool_mode = transaction\n",
+    ] {
+        assert!(config.contains(words), "{words}: {config}");
+    }
 }

@@ -126,7 +126,7 @@ restore() {
   echo "[ -d $guard ] || exit 0"
   echo "if [ ! -e $guard/decided ]; then"
   echo "touch $guard/reverting"
-  echo 'bad=0'
+  echo 'bad='
   guarded_files | while read -r path; do
     if [ -e "$path" ]; then
       echo "cp -p '$guard/files$path' '$path' || bad=1"
@@ -137,7 +137,7 @@ restore() {
   echo "sh -e $guard/undo || bad=1"
   echo 'sync'
   # All of it stays then, for another try: of its service, of the next boot, of the next run.
-  echo '[ $bad = 0 ] || exit 1'
+  echo "[ -z \"\$bad\" ] || exit 1"
   echo 'touch /run/regionwise-reverted'
   echo 'fi'
   forget

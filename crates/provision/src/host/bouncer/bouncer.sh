@@ -1,0 +1,95 @@
+#!/bin/sh
+# shellcheck disable=SC2154  # the file of settings assigns them
+# Written by provision-region. The PgBouncer beside this server's Postgres. What ends in _so is a question that changes
+# nothing. Never restarts a PgBouncer that runs with our configuration.
+#
+#   bouncer VERB
+set -u
+export LC_ALL=C
+cd / || exit 1
+settings=/etc/regionwise/pgbouncer
+# shellcheck source=/dev/null
+. "$settings/server"
+unit=pgbouncer.service
+
+die() {
+  echo "$1"
+  exit 1
+}
+
+# What Postgres has stored, so that one password opens both and is in neither file. A standby has it from its primary.
+users() {
+  for name in $accounts; do
+    stored=$(echo "SELECT rolpassword FROM pg_authid WHERE rolname = '$name'" \
+      | runuser -u postgres -- psql -X -q -A -t -h /var/run/postgresql -p 5432 -d postgres) || return 1
+    [ -n "$stored" ] || return 1
+    printf '"%s" "%s"\n' "$name" "$stored"
+  done
+}
+
+users_so() {
+  users > /dev/null && users | cmp -s - "$settings/users.txt" \
+    && [ "$(stat -c '%a %U:%G' "$settings/users.txt")" = '640 root:postgres' ]
+}
+
+set_users() {
+  (umask 077 && users > "$settings/users.txt.new") || die 'Postgres does not know all accounts yet'
+  chown root:postgres "$settings/users.txt.new" && chmod 640 "$settings/users.txt.new" \
+    && mv "$settings/users.txt.new" "$settings/users.txt"
+}
+
+version() {
+  /usr/sbin/pgbouncer --version | sed -n 's/^PgBouncer \([0-9]*\)\.\([0-9]*\).*/\1 \2/p'
+}
+
+# Named prepared statements in transaction pooling came with 1.21.
+prepares() {
+  # shellcheck disable=SC2046  # two numbers
+  set -- $(version)
+  [ $# = 2 ] || die 'cannot read the version of PgBouncer'
+  [ "$1" -gt 1 ] || [ "$2" -ge 21 ]
+}
+
+prepared() {
+  if prepares; then echo 'max_prepared_statements = 200'; else echo '; This version knows no prepared statements.'; fi
+}
+
+prepared_so() {
+  prepared | cmp -s - "$settings/prepared.ini"
+}
+
+set_prepared() {
+  prepared > "$settings/prepared.ini.new" && mv "$settings/prepared.ini.new" "$settings/prepared.ini"
+}
+
+ours() {
+  tr '\0' ' ' < "/proc/$(systemctl show -p MainPID --value "$unit")/cmdline" | grep -qF " $settings/pgbouncer.ini "
+}
+
+running_so() {
+  systemctl -q is-active "$unit" && systemctl -q is-enabled "$unit" && ours && ss -Hltn "sport = :$port" | grep -q .
+}
+
+# Debian's package has started one with its own configuration, which knows no database.
+run() {
+  systemctl daemon-reload && systemctl --quiet enable "$unit" || exit 1
+  if ours; then systemctl reload "$unit"; else systemctl restart "$unit"; fi || exit 1
+  for _ in 1 2 3 4 5 6 7 8 9 10; do
+    ! running_so || return 0
+    sleep 1
+  done
+  die "PgBouncer does not listen: $(journalctl -q -n 3 -o cat -u "$unit")"
+}
+
+notes() {
+  prepares || echo "PgBouncer $(version | tr ' ' .) forgets prepared statements between transactions: let the driver not prepare, or connect to Postgres itself"
+}
+
+case ${1:-} in
+  users_so | set_users | prepared_so | set_prepared | running_so | run) "$1" ;;
+  notes) notes || exit 1 ;;
+  *)
+    echo 'bouncer: no such verb' >&2
+    exit 2
+    ;;
+esac

@@ -1,0 +1,110 @@
+#!/bin/sh
+# shellcheck disable=SC2154  # the file of settings assigns them
+# Written by provision-region. The Redis of this server, as /etc/regionwise/redis/server says it. What ends in _so is a
+# question that changes nothing. Never restarts a Redis that runs with our configuration.
+#
+#   redis VERB [DIRECTORY OF STAGED FILES]
+set -u
+export LC_ALL=C
+settings=/etc/regionwise/redis
+# shellcheck source=/dev/null
+. "$settings/server"
+staged=${2:-}
+unit=redis-server.service
+
+die() {
+  echo "$1"
+  exit 1
+}
+
+# The password of root's own account, which was made here.
+as_admin() {
+  REDISCLI_AUTH=$(cat "$settings/admin") redis-cli --no-auth-warning --user regionwise -h 127.0.0.1 "$@" 2>&1
+}
+
+hash_of() {
+  head -n 1 "$1" | tr -d '\n' | sha256sum | cut -d ' ' -f 1
+}
+
+# Redis keeps only the hash of a password, and so does this file.
+users() {
+  [ "$(head -n 1 "$staged/redis-password" | tr -d '\n' | wc -c)" -ge 8 ] || return 1
+  echo 'user default off'
+  echo "user regionwise on #$(hash_of "$settings/admin") ~* &* +@all"
+  echo "user $account on #$(hash_of "$staged/redis-password") ~* &* +@all -@admin -@dangerous +info"
+}
+
+users_so() {
+  [ -s "$settings/admin" ] && users | cmp -s - "$settings/users.acl" \
+    && [ "$(stat -c '%a %U:%G' "$settings/users.acl")" = '640 root:redis' ]
+}
+
+set_users() {
+  [ -s "$settings/admin" ] || (umask 077 && head -c 32 /dev/urandom | base64 > "$settings/admin") || exit 1
+  (umask 077 && users > "$settings/users.acl.new") || die 'a Redis password must have eight characters or more'
+  chown root:redis "$settings/users.acl.new" && chmod 640 "$settings/users.acl.new" \
+    && mv "$settings/users.acl.new" "$settings/users.acl" || exit 1
+  # One that does not run yet reads them at its start.
+  ! ours || [ "$(as_admin ACL LOAD)" = OK ] || die 'Redis does not take its users'
+}
+
+sizes() {
+  memory=$(awk '/^MemTotal:/ { print int($2 / 1024) }' /proc/meminfo)
+  [ -n "$memory" ] || return 1
+  echo "# Half of the memory: a copy that is written to the disk needs the other half at worst."
+  echo "maxmemory $((memory / 2))mb"
+}
+
+sizes_so() {
+  sizes | cmp -s - "$settings/sizes.conf"
+}
+
+set_sizes() {
+  sizes > "$settings/sizes.conf.new" && mv "$settings/sizes.conf.new" "$settings/sizes.conf"
+}
+
+# Whether the Redis that runs has our configuration.
+ours() {
+  [ -s "$settings/admin" ] && as_admin INFO server | tr -d '\r' | grep -qx "config_file:$settings/redis.conf"
+}
+
+running_so() {
+  systemctl -q is-active "$unit" && systemctl -q is-enabled "$unit" && ours
+}
+
+# Debian's package has started one with its own configuration. It is new when nobody has written anything.
+run() {
+  ours || {
+    keys=$(redis-cli -h 127.0.0.1 DBSIZE 2> /dev/null)
+    case $keys in
+      '' | 0 | *refused*) ;;
+      *) die "a Redis with keys runs here already ($keys): move it, or choose another server" ;;
+    esac
+    systemctl daemon-reload && systemctl --quiet enable "$unit" && systemctl restart "$unit" || exit 1
+  }
+  for _ in 1 2 3 4 5 6 7 8 9 10; do
+    ! running_so || return 0
+    sleep 1
+  done
+  die "Redis does not answer: $(journalctl -q -n 3 -o cat -u "$unit")"
+}
+
+# What the file says and the one that runs does not do yet.
+notes() {
+  while read -r name wanted; do
+    case $name in
+      bind | maxmemory-policy | appendonly | appendfsync)
+        now=$(as_admin CONFIG GET "$name" | tr -d '\r' | sed -n 2p)
+        [ "$now" = "$wanted" ] || echo "needs a restart, which nobody makes but you (systemctl restart $unit): $name is $now, and not $wanted"
+        ;;
+    esac
+  done < "$settings/redis.conf"
+}
+
+case ${1:-} in
+  users_so | set_users | sizes_so | set_sizes | running_so | run | notes) "$1" ;;
+  *)
+    echo 'redis: no such verb' >&2
+    exit 2
+    ;;
+esac
