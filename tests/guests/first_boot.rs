@@ -8,6 +8,7 @@ use regionwise_provision::host::{Opening, Server, System, steps};
 use regionwise_provision::{cloud_config, script};
 use regionwise_rollout::Verdict;
 
+use crate::boot::nothing_of_them_outlives_a_panic;
 use crate::setting_up::Desk;
 use crate::world;
 
@@ -29,7 +30,7 @@ fn user_data_sets_a_server_up_at_its_first_boot_and_a_change_that_lets_nobody_in
     let script = script_with(22);
     let user_data = cloud_config::render(&script).unwrap();
     let machine = Machine::born("web-1", &user_data);
-    let Some(guests) = world::boot("first-boot", &[machine]) else {
+    let Some(guests) = world::boot_installed("first-boot", &[machine]) else {
         return;
     };
     let desk = Desk::new(&guests);
@@ -101,6 +102,7 @@ fn user_data_sets_a_server_up_at_its_first_boot_and_a_change_that_lets_nobody_in
 
     an_sshd_that_does_not_take_its_settings_ends_the_run_and_nothing_stays_armed(&desk);
     a_reboot_before_the_confirmation_undoes_the_change_too(&desk);
+    nothing_of_them_outlives_a_panic(guests);
 }
 
 fn an_sshd_that_does_not_take_its_settings_ends_the_run_and_nothing_stays_armed(desk: &Desk<'_>) {

@@ -31,6 +31,10 @@ fn one_command_makes_a_bare_server_a_host_and_what_it_serves_comes_back_after_a_
     let desk = Desk::new(&guests);
     let guest = desk.guest();
     let bare = guest.ssh(STATE).unwrap();
+    for program in ["haproxy", "psql", "docker"] {
+        let there = guest.ssh(&format!("command -v {program}"));
+        assert!(there.is_err(), "a bare server has no {program}");
+    }
 
     let fingerprint = unknown_and_wrong_host_keys_are_refused(&desk);
     let dry = desk.provision(&["--host-key", &fingerprint, "--dry-run"], Verdict::Proceed);
@@ -64,6 +68,8 @@ fn one_command_makes_a_bare_server_a_host_and_what_it_serves_comes_back_after_a_
         started.elapsed().as_secs_f64()
     );
     assert_eq!(made.said["result"]["changed"], true);
+    let named = "python3 listens on tcp/5432 at 0.0.0.0, and the firewall lets nobody to it";
+    assert!(made.text().contains(named), "{}", made.text());
     assert!(
         made.text().contains("deploy-region --region home"),
         "it says what comes next: {}",
