@@ -127,8 +127,8 @@ pub(crate) async fn run(
             let Some(baggage) = baggage.filter(|_| report.verdict == Verdict::Proceed) else {
                 return Ok(report);
             };
-            let did = setup::set_up(&world, region, &seen, args, &baggage, context).await;
-            Ok(setup::report(report, &region.name, &did))
+            let outcome = setup::set_up(&world, region, &seen, args, &baggage, context).await;
+            Ok(setup::report(report, &region.name, &outcome))
         }
         Err(stopped) => Ok(halted(
             region, &seen, &cost, &hash, &done, &stopped, context,

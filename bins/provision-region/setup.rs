@@ -3,8 +3,11 @@
 mod logins;
 mod report;
 
+use std::collections::BTreeMap;
+use std::net::Ipv6Addr;
 use std::path::PathBuf;
 use std::time::Duration;
+use std::{fs, io};
 
 use regionwise_cli::{Common, Context, Failure};
 use regionwise_provision::host;
@@ -24,6 +27,9 @@ use crate::region::RegionArgs;
 use crate::uploads::{self, Uploads};
 use logins::Secrets;
 
+/// Beside regions.toml. They are public, and whoever asks a node needs them: nobody else vouches for it.
+const CERTIFICATES: &str = "certificates";
+
 /// A server that is up answers ssh within this, also over a bad line.
 const ANSWERS_WITHIN: Duration = Duration::from_secs(30);
 
@@ -33,6 +39,18 @@ pub(crate) struct Baggage {
     uploads: Option<Uploads>,
     secrets: Secrets,
     known_hosts: PathBuf,
+    /// Directory of the nodes' certificates.
+    certificates: PathBuf,
+}
+
+/// What became of the servers.
+#[derive(Default)]
+pub(crate) struct Outcome {
+    pub(super) did: Vec<Did>,
+    /// Files with certificates of nodes that are new or other ones now.
+    pub(super) certificates: Vec<String>,
+    /// Where servers reach each other, by name.
+    pub(super) mesh: BTreeMap<String, Ipv6Addr>,
 }
 
 /// One thing that was done with a server, or tried.
@@ -54,6 +72,8 @@ pub(super) enum What {
     },
     /// Its labels could not be written.
     Unlabelled(Stopped),
+    /// Its certificate could not be written into a file here.
+    Unkept(io::Error),
     /// A signal came between two servers.
     Stopped(Verdict),
 }
@@ -104,6 +124,7 @@ impl Baggage {
         Ok(Self {
             uploads,
             secrets: Secrets::read(common, context, topology, &clusters)?,
+            certificates: common.directory().join(CERTIFICATES),
             known_hosts: std::path::absolute(
                 context.expand(&topology.ssh.known_hosts, common.directory()),
             )
@@ -120,7 +141,7 @@ pub(crate) async fn set_up(
     args: &RegionArgs,
     baggage: &Baggage,
     context: &Context,
-) -> Vec<Did> {
+) -> Outcome {
     let inventories: Vec<&Inventory> = seen
         .projects
         .iter()
@@ -134,11 +155,11 @@ pub(crate) async fn set_up(
         baggage,
         context,
         machines: recipes::machines(&world.topology.product.name, &inventories),
-        did: Vec::new(),
+        outcome: Outcome::default(),
     };
     // Every phase is for all servers; what one of them lacks would make the next phase guess.
     let _ = setup.run().await;
-    setup.did
+    setup.outcome
 }
 
 pub(crate) use report::of as report;
@@ -151,7 +172,7 @@ struct Setup<'a, 's> {
     baggage: &'a Baggage,
     context: &'a Context,
     machines: Vec<Machine>,
-    did: Vec<Did>,
+    outcome: Outcome,
 }
 
 /// A server failed, or a signal came: what is in `did` says it.
@@ -200,7 +221,7 @@ impl Setup<'_, '_> {
         let Some(verdict) = self.context.signals.now() else {
             return Ok(());
         };
-        self.did.push(Did {
+        self.outcome.did.push(Did {
             host: self.region.name.clone(),
             what: What::Stopped(verdict),
         });
@@ -282,7 +303,7 @@ impl Setup<'_, '_> {
             _ = signals.received() => Err(Unmet::Signal),
         };
         let good = met.is_ok();
-        self.did.push(Did {
+        self.outcome.did.push(Did {
             host: machine.host.clone(),
             what: What::Met(met),
         });
@@ -308,6 +329,13 @@ impl Setup<'_, '_> {
         if let Some(label) = wireguard.as_deref().and_then(wireguard_label) {
             self.label(machine, label).await?;
         }
+        if let Some(certificate) = &certificate {
+            self.keep(machine, certificate)?;
+        }
+        if wireguard.is_some() {
+            let address = self.facts().address(machine);
+            self.outcome.mesh.insert(machine.server.clone(), address);
+        }
         for known in &mut self.machines {
             if known.server == machine.server {
                 known.wireguard.clone_from(&wireguard);
@@ -315,6 +343,41 @@ impl Setup<'_, '_> {
             }
         }
         Ok(())
+    }
+
+    /// A node's certificate, as a file for `sslrootcert`. `certificate` is DER in base64.
+    fn keep(&mut self, machine: &Machine, certificate: &str) -> Result<(), Halt> {
+        let node = recipes::node_on(&self.world.topology, machine.role, &machine.host);
+        let Some((_, node)) = node else {
+            return Ok(());
+        };
+        let file = format!("{}.pem", node.name);
+        let path = self.baggage.certificates.join(&file);
+        let lines = certificate.as_bytes().chunks(64);
+        let lines: Vec<_> = lines.map(String::from_utf8_lossy).collect();
+        let text = format!(
+            "-----BEGIN CERTIFICATE-----\n{}\n-----END CERTIFICATE-----\n",
+            lines.join("\n")
+        );
+        if fs::read_to_string(&path).is_ok_and(|there| there == text) {
+            return Ok(());
+        }
+        let made = fs::create_dir_all(&self.baggage.certificates);
+        match made.and_then(|()| fs::write(&path, text)) {
+            Ok(()) => {
+                self.outcome
+                    .certificates
+                    .push(format!("{CERTIFICATES}/{file}"));
+                Ok(())
+            }
+            Err(error) => {
+                self.outcome.did.push(Did {
+                    host: machine.host.clone(),
+                    what: What::Unkept(error),
+                });
+                Err(Halt)
+            }
+        }
     }
 
     async fn label(&mut self, machine: &Machine, label: String) -> Result<(), Halt> {
@@ -326,7 +389,7 @@ impl Setup<'_, '_> {
         };
         let written = relabel(&project.hetzner, &machine.server, change).await;
         if let Err(error) = written {
-            self.did.push(Did {
+            self.outcome.did.push(Did {
                 host: machine.host.clone(),
                 what: What::Unlabelled(error),
             });
@@ -404,7 +467,7 @@ impl Setup<'_, '_> {
         missing: Vec<String>,
         related: bool,
     ) {
-        self.did.push(Did {
+        self.outcome.did.push(Did {
             host: machine.host.clone(),
             what: What::Ran {
                 steps,

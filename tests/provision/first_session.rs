@@ -294,7 +294,12 @@ fn a_region_is_joined_to_those_that_are_there_and_its_primary_comes_before_the_s
     world.provision("us-east");
     world.boot();
     let before = world.scripts().len();
-    run_with_secrets(&world, "us-east").ends(0);
+    let joined = run_with_secrets(&world, "us-east").ends(0);
+    assert!(
+        joined.hints().contains("certificates/us-primary.pem"),
+        "{}",
+        joined.json
+    );
     let scripts = world.scripts().split_off(before);
     let (us, sin) = (
         [
@@ -309,6 +314,15 @@ fn a_region_is_joined_to_those_that_are_there_and_its_primary_comes_before_the_s
     let expected: Vec<&str> =
         [&us[..], &sin, &sin, &us[3..], &us[..3], &sin[2..], &us[3..]].concat();
     assert_eq!(scripts, expected);
+
+    // The nodes are known by their certificates, which are public.
+    let certificate = fs::read_to_string(world.path("certificates/us-primary.pem")).unwrap();
+    assert_eq!(
+        certificate,
+        "-----BEGIN CERTIFICATE-----\nMIIB\n-----END CERTIFICATE-----\n"
+    );
+    let mesh = joined.json["result"]["mesh"].as_object().unwrap();
+    assert_eq!(mesh.len(), 7, "{mesh:?}");
 
     // Singapore is down: the region is set up all the same, and what it could not tell is said.
     for server in sin {

@@ -8,12 +8,13 @@ use regionwise_remote::root::RootError;
 use regionwise_rollout::Verdict;
 use serde_json::json;
 
-use super::{Did, What};
+use super::{Outcome, What};
 use crate::apply::{self, Applied, Ending};
 use crate::texts;
 
 /// Adds to the report of the orders what was done with the servers, and what it ends with.
-pub(crate) fn of(mut report: Report, region: &str, did: &[Did]) -> Report {
+pub(crate) fn of(mut report: Report, region: &str, outcome: &Outcome) -> Report {
+    let did = &outcome.did;
     let mut changed = report.result["changed"] == true;
     let mut rows = Vec::new();
     let mut servers = Vec::new();
@@ -43,6 +44,15 @@ pub(crate) fn of(mut report: Report, region: &str, did: &[Did]) -> Report {
                 ends.extend(met.as_ref().err().map(|error| unmet(&one.host, error)));
             }
             What::Unlabelled(stopped) => ends.push(provider(&one.host, stopped)),
+            What::Unkept(error) => ends.push(End {
+                verdict: Verdict::Pause,
+                reason: "certificate".to_owned(),
+                text: format!(
+                    "cannot write the certificate of `{}` into a file: {error}",
+                    one.host
+                ),
+                hint: Some("make the directory of regions.toml writable"),
+            }),
             What::Stopped(verdict) => ends.push(End {
                 verdict: *verdict,
                 reason: "signal".to_owned(),
@@ -83,6 +93,14 @@ pub(crate) fn of(mut report: Report, region: &str, did: &[Did]) -> Report {
         rows,
     });
     report.result["servers"] = servers.into();
+    report.result["mesh"] = json!(outcome.mesh);
+    if !outcome.certificates.is_empty() {
+        changed = true;
+        let files = outcome.certificates.join(", ");
+        report.hints.push(format!(
+            "check in {files}: connection strings of nodes name them with sslrootcert"
+        ));
+    }
     texts::changed(&mut report, changed);
     let worst = ends.into_iter().max_by_key(|end| weight(end.verdict));
     match worst {
@@ -308,6 +326,7 @@ mod tests {
 
     use super::*;
     use crate::apply::Seen;
+    use crate::setup::Did;
 
     fn ordered() -> Report {
         let mut report = Report::new(Verdict::Proceed, "Nothing was changed.");
@@ -340,6 +359,14 @@ mod tests {
             host: "eu-1".to_owned(),
             what: What::Met(met),
         }
+    }
+
+    fn told(did: Vec<Did>) -> Report {
+        let outcome = Outcome {
+            did,
+            ..Outcome::default()
+        };
+        of(ordered(), "eu-central", &outcome)
     }
 
     fn stranger() -> Unmet {
@@ -380,7 +407,7 @@ mod tests {
             // It names no step, so nobody knows what is true.
             (ran(Ending::Failed, &[]), Verdict::Unknown),
         ] {
-            let report = of(ordered(), "eu-central", &[did]);
+            let report = told(vec![did]);
             assert_eq!(report.verdict, verdict, "{}", report.summary);
             assert!(
                 report.summary.contains("not all set up: "),
@@ -393,16 +420,12 @@ mod tests {
 
     #[test]
     fn a_run_that_went_well_says_what_it_changed_and_what_waits() {
-        let nothing = of(ordered(), "eu-central", &[met(Ok(Settled::default()))]);
+        let nothing = told(vec![met(Ok(Settled::default()))]);
         assert_eq!(
             (nothing.verdict, &nothing.result["changed"]),
             (Verdict::Proceed, &json!(false))
         );
-        let waits = of(
-            ordered(),
-            "eu-central",
-            &[ran(Ending::Done, &["a standby waits"])],
-        );
+        let waits = told(vec![ran(Ending::Done, &["a standby waits"])]);
         assert_eq!(waits.verdict, Verdict::Proceed);
         assert_eq!(waits.result["changed"], true);
         assert!(
@@ -415,10 +438,10 @@ mod tests {
 
     #[test]
     fn of_several_endings_the_one_that_somebody_must_know_first_is_the_runs() {
-        let did = [
+        let did = vec![
             met(Err(Unmet::Silent("x".to_owned()))),
             met(Err(stranger())),
         ];
-        assert_eq!(of(ordered(), "eu-central", &did).verdict, Verdict::Refused);
+        assert_eq!(told(did).verdict, Verdict::Refused);
     }
 }

@@ -9,7 +9,7 @@ use sha2::{Digest, Sha256};
 use crate::catalogue::Catalogue;
 use crate::inventory::{address_name, volume_name};
 use crate::ownership::{api_selector, of_region, of_role, shared};
-use crate::recipes::{MESH_PORT, has_mesh};
+use crate::recipes::{MESH_PORT, POSTGRES_PORT, clients_from_outside, has_mesh, node_on};
 use crate::wanted::{
     BalancerSpec, FirewallRule, GROUP_LIMIT, Known, NAME_LIMIT, Project, Protocol, Role,
     ServerSpec, Spec, Undecided, Wanted,
@@ -300,14 +300,25 @@ impl<'a> World<'a, '_> {
                 },
             });
         }
+        // One firewall is for all servers behind it: where one of them has a node, the others do not listen there.
+        let has_node = |firewall: &str| {
+            project.wanted.iter().any(|wanted| match &wanted.spec {
+                Spec::Server(server) => {
+                    server.firewall == firewall
+                        && node_on(self.topology, server.role, &server.host).is_some()
+                }
+                _ => false,
+            })
+        };
         let firewalls: BTreeSet<String> =
             roles.iter().map(|role| self.firewall_name(*role)).collect();
         for name in firewalls {
             let api = name == self.firewall_name(Role::Api);
+            let spec = Spec::Firewall(self.rules(api, has_node(&name)));
             around.push(Wanted {
                 name,
                 labels: of_region(product, region),
-                spec: Spec::Firewall(self.rules(api)),
+                spec,
             });
         }
         if let Some(balancer) = &self.provision.load_balancer
@@ -319,7 +330,7 @@ impl<'a> World<'a, '_> {
     }
 
     /// Hetzner's firewall sees the public interface only: what comes over the private network needs no rule here.
-    fn rules(&self, api: bool) -> BTreeSet<FirewallRule> {
+    fn rules(&self, api: bool, node: bool) -> BTreeSet<FirewallRule> {
         let anywhere: BTreeSet<IpNet> = ["0.0.0.0/0", "::/0"]
             .into_iter()
             .filter_map(|range| range.parse().ok())
@@ -345,6 +356,13 @@ impl<'a> World<'a, '_> {
                 None => &anywhere,
             };
             rules.extend([tcp("80", from), tcp("443", from)]);
+        }
+        let clients: BTreeSet<IpNet> = clients_from_outside(self.topology)
+            .iter()
+            .copied()
+            .collect();
+        if node && !clients.is_empty() {
+            rules.insert(tcp(&POSTGRES_PORT.to_string(), &clients));
         }
         if has_mesh(self.topology) {
             // From anywhere: a server of another region may be ordered later, and WireGuard answers nobody without a key of its.

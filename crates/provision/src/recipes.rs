@@ -17,7 +17,7 @@ use crate::wanted::{Kind, Role};
 
 /// Of WireGuard, on every server.
 pub const MESH_PORT: u16 = 51820;
-const POSTGRES_PORT: u16 = 5432;
+pub(crate) const POSTGRES_PORT: u16 = 5432;
 /// In front of each Postgres.
 const BOUNCER_PORT: u16 = 6432;
 const REDIS_PORT: u16 = 6379;
@@ -175,6 +175,13 @@ pub fn clusters_about<'t>(
     topology.clusters.values().filter(here).collect()
 }
 
+/// From where accounts may log in to a node besides the servers of the product.
+pub(crate) fn clients_from_outside(topology: &Topology) -> &[IpNet] {
+    let provision = topology.provision.as_ref();
+    let database = provision.and_then(|provision| provision.database.as_ref());
+    database.map_or(&[], |database| &database.clients)
+}
+
 /// What may come in to a server, for the firewall of its own.
 pub fn openings(topology: &Topology, role: Role, host: &str) -> Vec<Opening> {
     let mut open = Vec::new();
@@ -194,7 +201,15 @@ pub fn openings(topology: &Topology, role: Role, host: &str) -> Vec<Opening> {
         port,
         from: Source::Mesh,
     };
+    let clients = clients_from_outside(topology);
     if node_on(topology, role, host).is_some() {
+        if !clients.is_empty() {
+            open.push(Opening {
+                transport: Transport::Tcp,
+                port: POSTGRES_PORT,
+                from: Source::Ranges(clients.to_vec()),
+            });
+        }
         open.extend([POSTGRES_PORT, BOUNCER_PORT].map(in_the_mesh));
     }
     if role == Role::Redis {
@@ -236,7 +251,8 @@ impl Facts<'_> {
         server
     }
 
-    fn address(&self, machine: &Machine) -> Ipv6Addr {
+    /// Where the others reach a server.
+    pub fn address(&self, machine: &Machine) -> Ipv6Addr {
         mesh::address(&self.topology.product.name, &machine.server)
     }
 
@@ -344,8 +360,11 @@ impl Facts<'_> {
             database: logins.database.clone(),
             accounts: logins.accounts.clone(),
             clients: self.clients(cluster),
-            // Whoever is to reach it is in the mesh.
-            listen: Vec::new(),
+            // Whoever else is to reach it is in the mesh.
+            listen: match clients_from_outside(self.topology) {
+                [] => Vec::new(),
+                _ => vec![machine.address],
+            },
             bouncer: Some(BOUNCER_PORT),
         }
     }
@@ -364,7 +383,7 @@ impl Facts<'_> {
         })
     }
 
-    /// Hosts of the regions that the cluster serves, and its other nodes.
+    /// Hosts of the regions that the cluster serves, its other nodes, and whom regions.toml names.
     fn clients(&self, cluster: &Cluster) -> Vec<IpNet> {
         let serves = |region: &str| {
             let found = self.topology.region(region);
@@ -378,6 +397,7 @@ impl Facts<'_> {
         let machines = self.machines.iter().filter(may);
         machines
             .map(|machine| IpNet::V6(Ipv6Net::from(self.address(machine))))
+            .chain(clients_from_outside(self.topology).iter().copied())
             .collect()
     }
 }

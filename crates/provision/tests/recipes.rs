@@ -7,6 +7,7 @@
 
 use std::collections::BTreeMap;
 
+use ipnet::IpNet;
 use regionwise_provision::host::{Opening, Part, Source, Transport, mesh};
 use regionwise_provision::recipes::{Facts, Logins, Machine, Phase, openings};
 use regionwise_provision::{
@@ -171,6 +172,53 @@ fn the_clouds_firewall_lets_wireguard_in_where_servers_talk_to_each_other() {
     assert_eq!(
         openings(&alone, Role::Api, "eu-1"),
         [80, 443].map(Opening::anywhere)
+    );
+}
+
+#[test]
+fn whom_regions_toml_names_reaches_postgres_through_both_firewalls_and_nobody_else_does() {
+    let topology = topology(&[
+        ON_A_HOST,
+        (
+            "volume_gb = 200 }",
+            "volume_gb = 200, clients = [\"198.51.100.9/32\"] }",
+        ),
+        ("redis = { types = [\"cpx12\", \"cpx21\"] }\n", ""),
+    ]);
+    let client: IpNet = "198.51.100.9/32".parse().unwrap();
+    let wanted = ordered(&topology, "eu-central").unwrap();
+    let rules = wanted.iter().filter_map(|wanted| match &wanted.spec {
+        Spec::Firewall(rules) => Some((wanted.name.as_str(), rules)),
+        _ => None,
+    });
+    for (name, rules) in rules {
+        let postgres = rules
+            .iter()
+            .find(|rule| rule.port.as_deref() == Some("5432"));
+        assert_eq!(postgres.unwrap().sources, [client].into(), "{name}");
+    }
+    let of = |host| {
+        let open = openings(&topology, Role::Api, host).into_iter();
+        open.filter(|open| open.port == 5432 && open.from == Source::Ranges(vec![client]))
+            .count()
+    };
+    assert_eq!((of("eu-1"), of("eu-2")), (1, 0));
+    let machines = machines(&topology, &["eu-central"]);
+    let logins = logins();
+    let recipe = facts(&topology, &machines, &logins).recipe(find(&machines, "eu-1"), Phase::Whole);
+    assert!(recipe.server.database.unwrap().clients.contains(&client));
+    // Hosts of the US carry no node.
+    let wanted = ordered(&topology, "us-east").unwrap();
+    let api = wanted.iter().find(|wanted| {
+        wanted.name == "shop-us-east-api" && matches!(wanted.spec, Spec::Firewall(_))
+    });
+    let Spec::Firewall(rules) = &api.unwrap().spec else {
+        panic!("no firewall");
+    };
+    assert!(
+        rules
+            .iter()
+            .all(|rule| rule.port.as_deref() != Some("5432"))
     );
 }
 

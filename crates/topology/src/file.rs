@@ -399,7 +399,7 @@ pub(crate) struct BalancerFile {
 
 #[derive(Debug, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-#[schemars(title = "a table with `types`, `volume_gb` and `app`")]
+#[schemars(title = "a table with `types`, `volume_gb`, `app` and `clients`")]
 pub(crate) struct DatabaseFile {
     /// As for `api`. Left out where every node has a `host`.
     #[schemars(length(min = 1))]
@@ -410,6 +410,10 @@ pub(crate) struct DatabaseFile {
     /// A connection string, by reference, whose user is to own the product's database in every cluster, and whose password it
     /// gets. Left out, that account is made by a person.
     pub(crate) app: Option<SecretReference>,
+    /// From where accounts may log in besides the servers of the product: whoever runs `check-replication-lag` or
+    /// `migrate-eu-users`. Each node then listens on its public address, too, for these only.
+    #[serde(default)]
+    pub(crate) clients: Vec<Range>,
 }
 
 #[derive(Debug, Deserialize, Serialize, JsonSchema)]

@@ -273,6 +273,8 @@ pub struct DatabaseServers {
     pub volume_gb: Option<u32>,
     /// Connection string of the account that owns the product's database.
     pub app: Option<Secret>,
+    /// From where accounts may log in besides the servers of the product.
+    pub clients: Vec<IpNet>,
 }
 
 /// What GitHub knows of the regions.

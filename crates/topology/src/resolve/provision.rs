@@ -75,10 +75,17 @@ fn database(key: &Key, database: &DatabaseFile, found: &mut Found) -> Option<Dat
     found.all(provision::not_types(&key.name("types"), types));
     let app = database.app.as_ref();
     let app = app.map(|app| found.read(values::secret(&key.name("app"), app)));
+    let clients: Vec<Option<_>> = database
+        .clients
+        .iter()
+        .enumerate()
+        .map(|(at, range)| found.read(provision::range(&key.name("clients").index(at), range)))
+        .collect();
     Some(DatabaseServers {
         types: types.iter().map(|word| word.0.clone()).collect(),
         volume_gb: database.volume_gb,
         app: app.map_or(Some(None), |app| app.map(Some))?,
+        clients: clients.into_iter().collect::<Option<_>>()?,
     })
 }
 
