@@ -119,23 +119,61 @@ fn killed_after_every_login_it_converges_from_a_machine_without_known_hosts() {
     );
 }
 
+/// A run that is killed once the provider has carried out so many of its writes.
+fn killed_after_write(world: &World, n: usize) {
+    let held = world.hetzner.hold_after(n, Counted::Writes);
+    let mut child = world.setting_up(&REGION).spawn().unwrap();
+    let seen = held.reached(Duration::from_secs(60)).unwrap();
+    assert_eq!(seen.method, "PUT", "{seen:?}");
+    child.kill().unwrap();
+    child.wait().unwrap();
+}
+
 #[test]
 fn killed_after_every_write_it_converges_from_a_machine_without_known_hosts() {
     // The final key is announced; the one-time key is taken away.
     for n in 1..=2 {
         let world = ordered();
         let birth = world.shown(SERVER);
-        let held = world.hetzner.hold_after(n, Counted::Writes);
-        let mut child = world.setting_up(&REGION).spawn().unwrap();
-        let seen = held.reached(Duration::from_secs(60)).unwrap();
-        assert_eq!(seen.method, "PUT", "{seen:?}");
-        child.kill().unwrap();
-        child.wait().unwrap();
-        drop(held);
+        killed_after_write(&world, n);
         let _ = fs::remove_file(world.path("known_hosts"));
         run(&world, &[]).ends(0);
         is_settled(&world, &birth, &format!("killed after write {n}"));
     }
+}
+
+#[test]
+fn a_server_that_stops_between_the_new_key_and_its_sshd_is_gone_on_with() {
+    let world = ordered();
+    let birth = world.shown(SERVER);
+    let systemctl = world.path("server/systemctl");
+    let works = fs::read_to_string(&systemctl).unwrap();
+    fs::write(&systemctl, "#!/bin/sh\nexit 1\n").unwrap();
+    let failed = run(&world, &[]).ends(10);
+    assert!(
+        failed
+            .summary()
+            .contains("ssh.service does not start again"),
+        "{}",
+        failed.json
+    );
+    assert_eq!(world.shown(SERVER), birth);
+    fs::write(&systemctl, works).unwrap();
+    run(&world, &[]).ends(0);
+    is_settled(&world, &birth, "after a failed restart");
+}
+
+#[test]
+fn an_announced_key_that_is_lost_is_announced_anew() {
+    let world = ordered();
+    let birth = world.shown(SERVER);
+    killed_after_write(&world, 1);
+    assert!(world.label(SERVER, "regionwise-final-key").is_some());
+    // As after a restored backup.
+    let next = world.machine(SERVER).join("etc/ssh/regionwise-next-key");
+    fs::remove_file(next).unwrap();
+    run(&world, &[]).ends(0);
+    is_settled(&world, &birth, "announced anew");
 }
 
 #[test]
