@@ -216,13 +216,11 @@ replicas_so() {
 make_replicas() {
   for one in $standbys; do
     name=$(replica "$one")
-    {
-      [ -n "$(value "SELECT 1 FROM pg_roles WHERE rolname = '$name'")" ] || echo "CREATE ROLE $name;"
-      echo "ALTER ROLE $name LOGIN REPLICATION NOSUPERUSER NOCREATEDB NOCREATEROLE NOBYPASSRLS PASSWORD NULL;"
-      [ -n "$(value "SELECT 1 FROM pg_replication_slots WHERE slot_name = '$name'")" ] \
-        || echo "SELECT pg_create_physical_replication_slot('$name', true);"
-    } | sql postgres || exit 1
-  done
+    echo "SELECT 'CREATE ROLE $name' WHERE NOT EXISTS (SELECT FROM pg_roles WHERE rolname = '$name') \\gexec"
+    echo "ALTER ROLE $name LOGIN REPLICATION NOSUPERUSER NOCREATEDB NOCREATEROLE NOBYPASSRLS PASSWORD NULL;"
+    echo "SELECT pg_create_physical_replication_slot('$name', true)
+      WHERE NOT EXISTS (SELECT FROM pg_replication_slots WHERE slot_name = '$name');"
+  done | sql postgres
 }
 
 # verifier FILE [WHAT IS STORED]: what Postgres stores for the password in FILE, with the salt that is stored already. So
@@ -246,19 +244,21 @@ verifier() {
 # The attributes that no account has.
 plain='NOSUPERUSER NOCREATEDB NOCREATEROLE NOREPLICATION NOBYPASSRLS'
 
+read_accounts() {
+  known=$(value "SELECT rolname || ' ' || rolpassword FROM pg_authid WHERE rolcanlogin AND rolpassword LIKE 'SCRAM-SHA-256%'
+    AND NOT (rolsuper OR rolcreatedb OR rolcreaterole OR rolreplication OR rolbypassrls)")
+}
+
+# account_so NAME, after read_accounts.
 account_so() {
-  stored=$(value "SELECT rolpassword FROM pg_authid WHERE rolname = '$1' AND rolcanlogin
-    AND NOT (rolsuper OR rolcreatedb OR rolcreaterole OR rolreplication OR rolbypassrls)") || return 1
-  # Without its salt and rounds there is nothing to compare with.
-  case $stored in
-    SCRAM-SHA-256*) ;;
-    *) return 1 ;;
-  esac
+  stored=$(printf '%s\n' "$known" | sed -n "s|^$1 ||p")
+  [ -n "$stored" ] || return 1
   salt=${stored#SCRAM-SHA-256?}
   [ "$(verifier "$staged/password-$1" "SCRAM-SHA-256\$${salt%%\$*}\$")" = "$stored" ]
 }
 
 accounts_so() {
+  read_accounts || return 1
   for one in $accounts; do
     account_so "${one#*:}" || return 1
   done
@@ -269,23 +269,24 @@ accounts_so() {
     AND pg_has_role('$monitor', 'pg_monitor', 'USAGE')" | sql "$database")" = t ]
 }
 
-make_accounts() {
+account_statements() {
   for one in $accounts; do
     name=${one#*:}
-    password=$(verifier "$staged/password-$name") || exit 1
-    {
-      [ -n "$(value "SELECT 1 FROM pg_roles WHERE rolname = '$name'")" ] || echo "CREATE ROLE \"$name\";"
-      account_so "$name" || echo "ALTER ROLE \"$name\" LOGIN $plain PASSWORD '$password';"
-    } | sql postgres || exit 1
+    echo "SELECT 'CREATE ROLE \"$name\"' WHERE NOT EXISTS (SELECT FROM pg_roles WHERE rolname = '$name') \\gexec"
+    account_so "$name" && continue
+    password=$(verifier "$staged/password-$name") || return 1
+    echo "ALTER ROLE \"$name\" LOGIN $plain PASSWORD '$password';"
   done
-  [ -n "$(value "SELECT 1 FROM pg_database WHERE datname = '$database'")" ] \
-    || echo "CREATE DATABASE \"$database\"" | sql postgres || exit 1
-  {
-    echo "ALTER DATABASE \"$database\" OWNER TO \"${owner:-postgres}\";"
-    echo "REVOKE ALL ON DATABASE \"$database\" FROM PUBLIC;"
-    for one in $accounts; do echo "GRANT CONNECT ON DATABASE \"$database\" TO \"${one#*:}\";"; done
-  } | sql postgres || exit 1
-  [ -z "$monitor" ] || sql "$database" < "$settings/heartbeat.sql" || exit 1
+  echo "SELECT 'CREATE DATABASE \"$database\"' WHERE NOT EXISTS (SELECT FROM pg_database WHERE datname = '$database') \\gexec"
+  echo "ALTER DATABASE \"$database\" OWNER TO \"${owner:-postgres}\";"
+  echo "REVOKE ALL ON DATABASE \"$database\" FROM PUBLIC;"
+  for one in $accounts; do echo "GRANT CONNECT ON DATABASE \"$database\" TO \"${one#*:}\";"; done
+}
+
+make_accounts() {
+  read_accounts && statements=$(account_statements) || exit 1
+  printf '%s\n' "$statements" | sql postgres || exit 1
+  [ -z "$monitor" ] || sql "$database" < "$settings/heartbeat.sql"
 }
 
 streaming() {
