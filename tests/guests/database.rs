@@ -7,8 +7,8 @@ use std::time::Instant;
 
 use regionwise_lab::guests::{Guest, Guests, Machine};
 use regionwise_provision::host::{
-    Account, AccountKind, Database, Mesh, Opening, Part, Peer, Redis, Replica, Server, Source,
-    System, Transport, keys, mesh, steps,
+    Account, AccountKind, Bouncer, Database, Mesh, Opening, Part, Peer, Redis, Replica, Server,
+    Source, System, Transport, Upstream, keys, mesh, steps,
 };
 use regionwise_provision::said::{End, Line, State};
 use regionwise_provision::script::{GUARD_DIRECTORY, render};
@@ -150,9 +150,27 @@ impl Pair<'_> {
                     account("regionwise_lag", AccountKind::Monitor),
                     account("shop", AccountKind::App),
                 ],
-                clients: vec!["10.77.0.1/32".parse().unwrap()],
+                clients: vec![
+                    "10.77.0.1/32".parse().unwrap(),
+                    IpAddr::from(self.replica(1).address).into(),
+                ],
                 listen: vec![self.guest(which).address.into()],
-                bouncer: Some(6432),
+            }),
+            // The second server is a host, too, as far as its way to the database goes.
+            bouncer: (which == 1 && self.facts[0].contains_key("certificate")).then(|| {
+                let upstream = |which: usize, address: IpAddr| Upstream {
+                    node: self.replica(which).node,
+                    address,
+                    port: 5432,
+                    certificate: self.facts[which]["certificate"].clone(),
+                };
+                Bouncer {
+                    cluster: "eu".to_owned(),
+                    database: "shop".to_owned(),
+                    account: "shop".to_owned(),
+                    write: upstream(0, self.replica(0).address.into()),
+                    read: upstream(1, [127, 0, 0, 1].into()),
+                }
             }),
             redis: (which == 0).then(|| Redis {
                 listen: vec![self.replica(0).address.into()],
@@ -164,8 +182,7 @@ impl Pair<'_> {
                     opening(Transport::Udp, 51820, Source::Anywhere),
                     opening(Transport::Tcp, 5432, Source::Mesh),
                     opening(Transport::Tcp, 6379, Source::Mesh),
-                    opening(Transport::Tcp, 5432, outside.clone()),
-                    opening(Transport::Tcp, 6432, outside),
+                    opening(Transport::Tcp, 5432, outside),
                 ],
             })
         }
@@ -410,12 +427,7 @@ fn only_who_is_listed_gets_in(pair: &Pair<'_>) {
         let refused = pair.login(settings, password).unwrap_err();
         assert!(refused.contains(reason), "{settings}: {refused}");
     }
-    let pooled = "port=6432 dbname=shop user=shop";
-    let encrypted = format!("{pooled} sslmode=require");
-    assert_eq!(pair.login(&encrypted, "password-of-shop").unwrap(), "shop");
-    pair.login(&encrypted, "password-of-monitor").unwrap_err();
-    pair.login(&format!("{pooled} sslmode=disable"), "password-of-shop")
-        .unwrap_err();
+    pooled(pair);
     // The standby itself, as it streams; then with another certificate of its name, then by another way.
     let receive = |host: &str, certificate: &str| {
         let own = format!("sslcert={certificate}.crt sslkey={certificate}.key");
@@ -438,6 +450,29 @@ fn only_who_is_listed_gets_in(pair: &Pair<'_>) {
         elsewhere.contains("pg_hba.conf rejects replication"),
         "{elsewhere}"
     );
+}
+
+/// What the product on a host says, in every region: no certificate, and no address but loopback.
+fn pooled(pair: &Pair<'_>) {
+    let ask = |password: &str, database: &str| {
+        let query = "SELECT concat(current_user, ' ', pg_is_in_recovery())";
+        let psql = format!(
+            "PGPASSWORD={password} psql -X -A -t 'host=127.0.0.1 port=6432 user=shop dbname={database} sslmode=disable' -c \"{query}\" 2>&1 || true"
+        );
+        pair.guest(1).ssh(&psql).unwrap()
+    };
+    assert_eq!(ask("password-of-shop", "shop"), "shop f\n");
+    assert_eq!(ask("password-of-shop", "shop_read"), "shop t\n");
+    let refused = ask("password-of-other", "shop");
+    assert!(
+        refused.contains("password authentication failed") || refused.contains("SASL"),
+        "{refused}"
+    );
+    let encrypted = sql(
+        pair.guest(0),
+        "SELECT bool_and(ssl) FROM pg_stat_ssl JOIN pg_stat_activity USING (pid) WHERE usename = 'shop'",
+    );
+    assert_eq!(encrypted, "t");
 }
 
 /// Asks Redis on the first server from the second.
@@ -477,8 +512,7 @@ fn both_come_back_after_a_reboot(pair: &Pair<'_>) {
     sql(pair.guest(0), "INSERT INTO kept VALUES (2)");
     assert_eq!(sql(pair.guest(1), "SELECT count(*) FROM kept"), "2");
     assert_eq!(redis(pair, "--user shop", "GET kept"), "yes\n");
-    let pooled = "port=6432 dbname=shop user=shop sslmode=require";
-    assert_eq!(pair.login(pooled, "password-of-shop").unwrap(), "shop");
+    pooled(pair);
 }
 
 fn who_is_gone_from_the_list_is_gone_from_the_mesh_and_comes_back_with_a_new_key(
@@ -486,6 +520,7 @@ fn who_is_gone_from_the_list_is_gone_from_the_mesh_and_comes_back_with_a_new_key
 ) {
     let mesh_of = |pair: &Pair<'_>, which| Server {
         database: None,
+        bouncer: None,
         redis: None,
         ..pair.server(which, None)
     };

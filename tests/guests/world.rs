@@ -54,7 +54,8 @@ pub(crate) fn boot_installed(test: &str, machines: &[Machine]) -> Option<Guests>
 
 /// As [`boot_installed`], without waiting.
 pub(crate) fn start_installed(test: &str, machines: &[Machine]) -> Option<Guests> {
-    Some(Guests::boot(&directory(test), &image()?.installed(), machines).unwrap())
+    let image = image()?.installed();
+    Some(Guests::boot(&directory(test), &image, machines).unwrap())
 }
 
 fn image() -> Option<Image> {

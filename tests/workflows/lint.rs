@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
 use regionwise_provision::host::{
-    Api, Database, Mesh, Opening, Part, Redis, Server, System, identity, steps,
+    Api, Bouncer, Database, Mesh, Opening, Part, Redis, Server, System, Upstream, identity, steps,
 };
 use regionwise_provision::script::render;
 use regionwise_provision::step::{Action, Content, File};
@@ -163,11 +163,23 @@ fn shellcheck_finds_nothing_in_the_script_that_sets_a_server_up() {
         accounts: Vec::new(),
         clients: Vec::new(),
         listen: Vec::new(),
-        bouncer: Some(6432),
+    };
+    let upstream = Upstream {
+        node: "eu-1".to_owned(),
+        address: [127, 0, 0, 1].into(),
+        port: 5432,
+        certificate: "TUlJ".to_owned(),
     };
     let steps = steps(&Server {
         mesh: Some(mesh),
         database: Some(database),
+        bouncer: Some(Bouncer {
+            cluster: "eu".to_owned(),
+            database: "shop".to_owned(),
+            account: "shop".to_owned(),
+            write: upstream.clone(),
+            read: upstream,
+        }),
         redis: Some(Redis {
             listen: Vec::new(),
             account: "shop".to_owned(),

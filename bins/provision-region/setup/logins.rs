@@ -139,6 +139,15 @@ impl Secrets {
                 }
             }
         }
+        if let Some(bouncer) = &server.bouncer {
+            let name = bouncer.password();
+            // A node on the same host has brought it.
+            let there = parts.iter().any(|part: &Part| part.name == name);
+            let key = (bouncer.cluster.clone(), name.clone());
+            if let (false, Some(password)) = (there, self.passwords.get(&key)) {
+                parts.push(part(name, password.clone()));
+            }
+        }
         if let (Some(_), Some((_, password))) = (&server.redis, &self.redis) {
             parts.push(part(Redis::PASSWORD, password.clone()));
         }

@@ -13,6 +13,7 @@ mod tests;
 use crate::step::{Action, Command, Content, File, Guard, Step};
 
 pub use api::Api;
+pub use bouncer::{Bouncer, Upstream};
 pub use mesh::{Mesh, Peer};
 pub use postgres::{Account, AccountKind, Database, Part, Replica};
 pub use redis::Redis;
@@ -29,6 +30,7 @@ pub struct Server {
     pub system: System,
     pub mesh: Option<Mesh>,
     pub database: Option<Database>,
+    pub bouncer: Option<Bouncer>,
     pub redis: Option<Redis>,
     pub api: Option<Api>,
 }
@@ -40,6 +42,7 @@ impl Server {
             system,
             mesh: None,
             database: None,
+            bouncer: None,
             redis: None,
             api: None,
         }
@@ -53,6 +56,7 @@ pub fn steps(server: &Server) -> Vec<Step> {
     let mesh = server.mesh.as_ref();
     let database = server.database.iter();
     steps.extend(database.flat_map(|database| postgres::steps(database, mesh)));
+    steps.extend(server.bouncer.iter().flat_map(bouncer::steps));
     steps.extend(server.redis.iter().flat_map(redis::steps));
     steps.extend(server.api.iter().flat_map(api::steps));
     steps.extend(system::guarded(&server.system));

@@ -2,14 +2,14 @@
 //! themselves.
 
 use std::collections::BTreeMap;
-use std::net::{IpAddr, Ipv6Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use ipnet::{IpNet, Ipv6Net};
 use regionwise_topology::{Cluster, Node, Region, Topology};
 
 use crate::host::{
-    Account, Api, Database, Mesh, Opening, Part, Peer, Redis, Replica, Server, Source, System,
-    Transport, mesh,
+    Account, AccountKind, Api, Bouncer, Database, Mesh, Opening, Part, Peer, Redis, Replica,
+    Server, Source, System, Transport, Upstream, mesh,
 };
 use crate::inventory::{Detail, Inventory, volume_name};
 use crate::ownership::{FINAL_KEY, HOST_KEY, REGION, ROLE, WIREGUARD, wireguard_key};
@@ -18,8 +18,6 @@ use crate::wanted::{Kind, Role};
 /// Of WireGuard, on every server.
 pub const MESH_PORT: u16 = 51820;
 pub(crate) const POSTGRES_PORT: u16 = 5432;
-/// In front of each Postgres.
-const BOUNCER_PORT: u16 = 6432;
 const REDIS_PORT: u16 = 6379;
 
 /// A server of ours that is there.
@@ -210,7 +208,7 @@ pub fn openings(topology: &Topology, role: Role, host: &str) -> Vec<Opening> {
                 from: Source::Ranges(clients.to_vec()),
             });
         }
-        open.extend([POSTGRES_PORT, BOUNCER_PORT].map(in_the_mesh));
+        open.push(in_the_mesh(POSTGRES_PORT));
     }
     if role == Role::Redis {
         open.push(in_the_mesh(REDIS_PORT));
@@ -229,6 +227,7 @@ impl Facts<'_> {
             system: System { ssh_port: 22, open },
             mesh: has_mesh(self.topology).then(|| self.mesh(machine)),
             database,
+            bouncer: self.bouncer(machine, phase, &mut missing),
             redis: whole.then(|| self.redis(machine, &mut missing)).flatten(),
             api: (whole && machine.role == Role::Api).then(|| self.api(machine)),
         };
@@ -284,6 +283,58 @@ impl Facts<'_> {
             port: MESH_PORT,
             peers: peers.collect(),
         }
+    }
+
+    /// A host's way to the cluster of its region. Also a host elsewhere gets it anew: a node may have moved.
+    fn bouncer(
+        &self,
+        machine: &Machine,
+        phase: Phase,
+        missing: &mut Vec<String>,
+    ) -> Option<Bouncer> {
+        if machine.role != Role::Api || phase == Phase::Peers {
+            return None;
+        }
+        let cluster = &self.topology.region(&machine.region)?.cluster;
+        let cluster = self.topology.clusters.get(cluster)?;
+        // Whose database is set up by somebody else leads to it in another way.
+        let logins = self.logins.get(&cluster.name)?;
+        let app = |account: &&Account| account.kind == AccountKind::App;
+        let account = logins.accounts.iter().find(app)?;
+        let Some(write) = self.upstream(machine, &cluster.primary) else {
+            let primary = &cluster.primary.name;
+            missing.push(format!("`{}` has no way to `{primary}` yet", machine.host));
+            return None;
+        };
+        let near = |node: &&Node| {
+            let lives = self.lives(node);
+            lives.is_some_and(|lives| lives.region == machine.region)
+        };
+        let read = cluster.standbys.iter().filter(near);
+        let read = read.filter_map(|node| self.upstream(machine, node)).next();
+        Some(Bouncer {
+            cluster: cluster.name.clone(),
+            database: logins.database.clone(),
+            account: account.name.clone(),
+            read: read.unwrap_or_else(|| write.clone()),
+            write,
+        })
+    }
+
+    /// A node as that server reaches it; `None` until it has said its certificate.
+    fn upstream(&self, machine: &Machine, node: &Node) -> Option<Upstream> {
+        let lives = self.lives(node)?;
+        let address = if lives.server == machine.server {
+            IpAddr::V4(Ipv4Addr::LOCALHOST)
+        } else {
+            IpAddr::V6(self.address(lives))
+        };
+        Some(Upstream {
+            node: node.name.clone(),
+            address,
+            port: POSTGRES_PORT,
+            certificate: lives.certificate.clone()?,
+        })
     }
 
     fn redis(&self, machine: &Machine, missing: &mut Vec<String>) -> Option<Redis> {
@@ -365,16 +416,19 @@ impl Facts<'_> {
                 [] => Vec::new(),
                 _ => vec![machine.address],
             },
-            bouncer: Some(BOUNCER_PORT),
         }
     }
 
-    fn replica(&self, node: &Node) -> Option<Replica> {
-        let lives = |machine: &&Machine| {
+    /// The server of a node.
+    fn lives(&self, node: &Node) -> Option<&Machine> {
+        self.machines.iter().find(|machine| {
             let found = node_on(self.topology, machine.role, &machine.host);
             found.is_some_and(|(_, found)| found.name == node.name)
-        };
-        let machine = self.machines.iter().find(lives)?;
+        })
+    }
+
+    fn replica(&self, node: &Node) -> Option<Replica> {
+        let machine = self.lives(node)?;
         Some(Replica {
             node: node.name.clone(),
             server: machine.server.clone(),

@@ -8,7 +8,7 @@
 use std::collections::BTreeMap;
 
 use ipnet::IpNet;
-use regionwise_provision::host::{Opening, Part, Source, Transport, mesh};
+use regionwise_provision::host::{Account, AccountKind, Opening, Part, Source, Transport, mesh};
 use regionwise_provision::recipes::{Facts, Logins, Machine, Phase, openings};
 use regionwise_provision::{
     Catalogue, FirewallRule, Protocol, Role, Spec, Undecided, Wanted, wanted,
@@ -237,16 +237,13 @@ fn postgres_and_redis_are_open_in_the_mesh_only() {
     };
     assert_eq!(
         of(Role::Api, "eu-1"),
-        "80 anywhere, 443 anywhere, 51820 udp, 5432 mesh, 6432 mesh"
+        "80 anywhere, 443 anywhere, 51820 udp, 5432 mesh"
     );
     assert_eq!(
         of(Role::Api, "eu-2"),
         "80 anywhere, 443 anywhere, 51820 udp"
     );
-    assert_eq!(
-        of(Role::Database, "eu-nbg"),
-        "51820 udp, 5432 mesh, 6432 mesh"
-    );
+    assert_eq!(of(Role::Database, "eu-nbg"), "51820 udp, 5432 mesh");
     assert_eq!(of(Role::Redis, "eu-central-redis"), "51820 udp, 6379 mesh");
 }
 
@@ -385,4 +382,52 @@ fn a_database_lets_in_its_own_nodes_and_the_hosts_of_the_regions_that_it_serves(
         said, expected,
         "no host of Singapore, whose users live in the US"
     );
+}
+
+#[test]
+fn a_host_writes_to_the_primary_of_its_regions_cluster_and_reads_what_is_near() {
+    let topology = topology(&[ON_A_HOST]);
+    let machines = machines(&topology, &["us-east", "eu-central"]);
+    let mut logins = logins();
+    for of in logins.values_mut() {
+        of.accounts.push(Account {
+            name: "shop".to_owned(),
+            kind: AccountKind::App,
+        });
+    }
+    let way = |facts: &Facts<'_>, host: &str| {
+        let recipe = facts.recipe(find(&machines, host), Phase::Whole);
+        recipe.server.bouncer.map(|bouncer| {
+            [bouncer.write, bouncer.read].map(|one| format!("{} {}", one.node, one.address))
+        })
+    };
+    let all = facts(&topology, &machines, &logins);
+    let nbg = mesh::address("shop", "shop-eu-nbg");
+    let primary = mesh::address("shop", "shop-eu-1");
+    assert_eq!(
+        way(&all, "eu-1").unwrap(),
+        ["eu-primary 127.0.0.1".to_owned(), format!("eu-nbg {nbg}")]
+    );
+    assert_eq!(
+        way(&all, "eu-2").unwrap(),
+        [format!("eu-primary {primary}"), format!("eu-nbg {nbg}")]
+    );
+    assert_eq!(way(&all, "eu-nbg"), None, "no host");
+    // Nobody has asked the primary yet: there is no way, and it is said.
+    let mut unknown = machines.clone();
+    for machine in unknown.iter_mut().filter(|machine| machine.host == "eu-1") {
+        machine.certificate = None;
+    }
+    let early = facts(&topology, &unknown, &logins);
+    let recipe = early.recipe(find(&unknown, "eu-2"), Phase::Whole);
+    assert_eq!(recipe.server.bouncer, None);
+    let said = "`eu-2` has no way to `eu-primary` yet";
+    assert!(
+        recipe.missing.contains(&said.to_owned()),
+        "{:?}",
+        recipe.missing
+    );
+    // A database that we do not set up has no account to log in as.
+    let nobody = BTreeMap::new();
+    assert_eq!(way(&facts(&topology, &machines, &nobody), "eu-2"), None);
 }

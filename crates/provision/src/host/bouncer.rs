@@ -1,28 +1,58 @@
-//! PgBouncer, beside a Postgres: many clients, few connections.
+//! PgBouncer on a host: the product says `127.0.0.1` in every region, and knows neither certificates nor where its database is.
 
-use super::mesh::Mesh;
-use super::postgres::{self, Database};
-use super::{command, look, packages, text};
+use std::fmt::Write;
+use std::net::IpAddr;
+
+use super::postgres::pem;
+use super::{command, file, look, packages, text};
 use crate::step::Step;
 
 const TOOL: &str = "/usr/local/lib/regionwise/bouncer";
 const SETTINGS: &str = "/etc/regionwise/pgbouncer";
+/// On loopback only.
+const PORT: u16 = 6432;
 
-/// Where it listens: at the addresses of its Postgres.
-pub(super) fn steps(database: &Database, mesh: Option<&Mesh>, port: u16) -> Vec<Step> {
-    let file = |name, reason, file: &str, content| {
-        text(name, reason, format!("{SETTINGS}/{file}"), 0o644, content)
+/// The way of a host to its database: `NAME` leads to where it is written, `NAME_read` to the copy that is near.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Bouncer {
+    /// The one that the nodes are of.
+    pub cluster: String,
+    /// The product's database.
+    pub database: String,
+    /// `[a-z0-9_-]+`: as whom the product logs in, here and there. Its password comes in a staged file, [`Bouncer::password`].
+    pub account: String,
+    pub write: Upstream,
+    pub read: Upstream,
+}
+
+/// A node behind it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Upstream {
+    pub node: String,
+    /// In the mesh, or of loopback when it is this very server.
+    pub address: IpAddr,
+    pub port: u16,
+    /// As its fact `certificate` says it. No other one is spoken to.
+    pub certificate: String,
+}
+
+impl Bouncer {
+    /// The name of the file beside the script that holds the password, the same as that of the account at its primary.
+    pub fn password(&self) -> String {
+        format!("password-{}", self.account)
+    }
+}
+
+pub(super) fn steps(bouncer: &Bouncer) -> Vec<Step> {
+    let shared = |name, reason, path: &str, content| {
+        let path = format!("{SETTINGS}/{path}");
+        file(name, reason, path, 0o640, "root:postgres", content)
     };
     let tool = |name, reason, check: &str, apply: &str, after: &[&'static str]| {
         let line = |verb| format!("{TOOL} {verb}");
         command(name, reason, line(check), line(apply), after)
     };
-    let accounts: Vec<&str> = database
-        .accounts
-        .iter()
-        .map(|account| account.name.as_str())
-        .collect();
-    let server = format!("port={port}\naccounts='{}'\n", accounts.join(" "));
+    let server = format!("account={}\nport={PORT}\n", bouncer.account);
     vec![
         packages(
             "bouncer-packages",
@@ -36,21 +66,22 @@ pub(super) fn steps(database: &Database, mesh: Option<&Mesh>, port: u16) -> Vec<
             0o755,
             include_str!("bouncer/bouncer.sh"),
         ),
-        file(
-            "bouncer-server",
-            "who may log in, and where",
-            "server",
-            server,
+        shared("bouncer-server", "who may log in", "server", server),
+        shared(
+            "bouncer-nodes",
+            "these nodes are spoken to, and no authority is asked",
+            "nodes.crt",
+            certificates(bouncer),
         ),
-        file(
+        shared(
             "bouncer-config",
             "a connection is lent for one transaction",
             "pgbouncer.ini",
-            config(database, mesh, port),
+            config(bouncer),
         ),
         text(
             "bouncer-unit",
-            "the configuration is ours, and its addresses must be there first",
+            "the configuration is ours, and the mesh must be there first",
             "/etc/systemd/system/pgbouncer.service.d/regionwise.conf",
             0o644,
             UNIT,
@@ -64,9 +95,9 @@ pub(super) fn steps(database: &Database, mesh: Option<&Mesh>, port: u16) -> Vec<
         ),
         tool(
             "bouncer-users",
-            "one password opens both",
-            "users_so",
-            "set_users",
+            "whoever is on the host needs the password still",
+            "users_so \"$staged\"",
+            "set_users \"$staged\"",
             &["bouncer-server"],
         ),
         tool(
@@ -75,6 +106,7 @@ pub(super) fn steps(database: &Database, mesh: Option<&Mesh>, port: u16) -> Vec<
             "running_so",
             "run",
             &[
+                "bouncer-nodes",
                 "bouncer-config",
                 "bouncer-unit",
                 "bouncer-prepared",
@@ -89,37 +121,50 @@ pub(super) fn steps(database: &Database, mesh: Option<&Mesh>, port: u16) -> Vec<
     ]
 }
 
-fn config(database: &Database, mesh: Option<&Mesh>, port: u16) -> String {
+fn certificates(bouncer: &Bouncer) -> String {
+    let mut text = String::new();
+    let read = (bouncer.read.certificate != bouncer.write.certificate).then_some(&bouncer.read);
+    for upstream in std::iter::once(&bouncer.write).chain(read) {
+        let _ = write!(text, "# {}\n{}", upstream.node, pem(&upstream.certificate));
+    }
+    text
+}
+
+fn config(bouncer: &Bouncer) -> String {
+    let name = &bouncer.database;
+    let to = |upstream: &Upstream| {
+        format!(
+            "host={} port={} dbname={name}",
+            upstream.address, upstream.port
+        )
+    };
     format!(
         "; Written by provision-region.
 [databases]
-{name} = host=127.0.0.1 port=5432 dbname={name}
+{name} = {}
+{name}_read = {}
 
 [pgbouncer]
-listen_addr = {addresses}
-listen_port = {port}
-unix_socket_dir = /var/run/postgresql
+listen_addr = 127.0.0.1
+listen_port = {PORT}
+unix_socket_dir =
 auth_type = scram-sha-256
 auth_file = {SETTINGS}/users.txt
-client_tls_sslmode = require
-client_tls_cert_file = {certificate}
-client_tls_key_file = {key}
+server_tls_sslmode = verify-ca
+server_tls_ca_file = {SETTINGS}/nodes.crt
 pool_mode = transaction
 max_client_conn = 1000
 default_pool_size = 20
 ignore_startup_parameters = extra_float_digits
 %include {SETTINGS}/prepared.ini
 ",
-        name = database.database,
-        addresses = postgres::addresses(database, mesh).join(", "),
-        certificate = postgres::CERTIFICATE,
-        key = postgres::KEY,
+        to(&bouncer.write),
+        to(&bouncer.read),
     )
 }
 
 const UNIT: &str = "[Unit]
-Wants=network-online.target
-After=network-online.target regionwise-mesh.service postgresql.service
+After=regionwise-mesh.service postgresql.service
 
 [Service]
 ExecStart=

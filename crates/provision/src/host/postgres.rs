@@ -10,15 +10,17 @@ use std::net::{IpAddr, Ipv6Addr};
 use ipnet::IpNet;
 
 use super::mesh::Mesh;
-use super::{bouncer, command, file, look, packages, text};
+use super::{command, file, look, packages, text};
 use crate::script::quoted;
 use crate::step::{Action, Fact, Step};
+
+pub(super) use config::pem;
 
 const TOOL: &str = "/usr/local/lib/regionwise/postgres";
 /// Files of ours. Postgres reads them, so its group may.
 const SETTINGS: &str = "/etc/regionwise/postgres";
-pub(super) const KEY: &str = "/etc/regionwise/postgres/server.key";
-pub(super) const CERTIFICATE: &str = "/etc/regionwise/postgres/server.crt";
+const KEY: &str = "/etc/regionwise/postgres/server.key";
+const CERTIFICATE: &str = "/etc/regionwise/postgres/server.crt";
 /// Where all data is, and where a volume is mounted.
 const TOP: &str = "/var/lib/postgresql/regionwise";
 const MOUNT: &str = "var-lib-postgresql-regionwise.mount";
@@ -42,8 +44,6 @@ pub struct Database {
     pub clients: Vec<IpNet>,
     /// Addresses of this server to listen at, besides loopback and the mesh.
     pub listen: Vec<IpAddr>,
-    /// The port of a PgBouncer beside it, at the same addresses.
-    pub bouncer: Option<u16>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -167,22 +167,12 @@ pub(super) fn steps(database: &Database, mesh: Option<&Mesh>) -> Vec<Step> {
         "collations_so",
         &[],
     ));
-    let port = database.bouncer.iter();
-    steps.extend(port.flat_map(|port| bouncer::steps(database, mesh, *port)));
     steps.push(look(
         "database-notes",
         "what only a person decides",
         &format!("{TOOL} notes"),
     ));
     steps
-}
-
-/// Where a node listens, for a list.
-pub(super) fn addresses(database: &Database, mesh: Option<&Mesh>) -> Vec<String> {
-    let mut addresses = vec!["localhost".to_owned()];
-    addresses.extend(mesh.map(|mesh| mesh.address().to_string()));
-    addresses.extend(database.listen.iter().map(IpAddr::to_string));
-    addresses
 }
 
 fn files(database: &Database, mesh: Option<&Mesh>) -> Vec<Step> {
@@ -256,7 +246,7 @@ fn files(database: &Database, mesh: Option<&Mesh>) -> Vec<Step> {
             "database-primary",
             "a standby streams from this one only",
             "primary.crt",
-            config::pem(certificate),
+            pem(certificate),
         ));
     }
     if let Some(monitor) = config::named(database, AccountKind::Monitor) {

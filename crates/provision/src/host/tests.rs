@@ -9,6 +9,7 @@ fn server() -> Server {
     Server {
         mesh: Some(mesh()),
         database: Some(database()),
+        bouncer: Some(bouncer()),
         redis: Some(Redis {
             listen: vec!["10.64.0.2".parse().unwrap()],
             account: "shop".to_owned(),
@@ -61,7 +62,22 @@ fn database() -> Database {
         ],
         clients: vec!["10.64.0.0/24".parse().unwrap()],
         listen: vec!["10.64.0.2".parse().unwrap()],
-        bouncer: Some(6432),
+    }
+}
+
+fn bouncer() -> Bouncer {
+    let upstream = |node: &str, address: &str, certificate: &str| Upstream {
+        node: node.to_owned(),
+        address: address.parse().unwrap(),
+        port: 5432,
+        certificate: certificate.to_owned(),
+    };
+    Bouncer {
+        cluster: "eu".to_owned(),
+        database: "shop".to_owned(),
+        account: "shop".to_owned(),
+        write: upstream("eu-1", "127.0.0.1", "TUlJ"),
+        read: upstream("eu-2", "fd00::2", "TUlK"),
     }
 }
 
@@ -461,15 +477,32 @@ fn redis_and_pgbouncer_listen_where_they_are_asked_and_let_nobody_in_without_a_p
         "{config}"
     );
     let config = file(&steps, "bouncer-config");
-    let own = mesh::address("shop", "shop-eu-1");
-    let listens = format!("listen_addr = localhost, {own}, 10.64.0.2\nlisten_port = 6432\n");
     for words in [
-        listens.as_str(),
+        "listen_addr = 127.0.0.1\nlisten_port = 6432\n",
         "shop = host=127.0.0.1 port=5432 dbname=shop\n",
+        "shop_read = host=fd00::2 port=5432 dbname=shop\n",
         "auth_type = scram-sha-256\n",
-        "client_tls_sslmode = require\n",
+        "server_tls_sslmode = verify-ca\n",
         "pool_mode = transaction\n",
     ] {
         assert!(config.contains(words), "{words}: {config}");
     }
+}
+
+#[test]
+fn a_host_speaks_to_the_two_nodes_that_it_knows_and_names_each_once() {
+    let pem = |node: &str, line: &str| {
+        format!("# {node}\n-----BEGIN CERTIFICATE-----\n{line}\n-----END CERTIFICATE-----\n")
+    };
+    let both = steps(&server());
+    let wanted = pem("eu-1", "TUlJ") + &pem("eu-2", "TUlK");
+    assert_eq!(file(&both, "bouncer-nodes"), wanted);
+    let one = steps(&Server {
+        bouncer: Some(Bouncer {
+            read: bouncer().write,
+            ..bouncer()
+        }),
+        ..server()
+    });
+    assert_eq!(file(&one, "bouncer-nodes"), pem("eu-1", "TUlJ"));
 }

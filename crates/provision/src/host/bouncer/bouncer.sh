@@ -1,9 +1,9 @@
 #!/bin/sh
 # shellcheck disable=SC2154  # the file of settings assigns them
-# Written by provision-region. The PgBouncer beside this server's Postgres. What ends in _so is a question that changes
+# Written by provision-region. The PgBouncer of this host. What ends in _so is a question that changes
 # nothing. Never restarts a PgBouncer that runs with our configuration.
 #
-#   bouncer VERB
+#   bouncer VERB [DIRECTORY OF STAGED FILES]
 set -u
 export LC_ALL=C
 cd / || exit 1
@@ -11,20 +11,18 @@ settings=/etc/regionwise/pgbouncer
 # shellcheck source=/dev/null
 . "$settings/server"
 unit=pgbouncer.service
+staged=${2:-}
 
 die() {
   echo "$1"
   exit 1
 }
 
-# What Postgres has stored, so that one password opens both and is in neither file. A standby has it from its primary.
+# The password itself: with it PgBouncer proves to the node that it may log in. Its account reads it, and root.
 users() {
-  for name in $accounts; do
-    stored=$(echo "SELECT rolpassword FROM pg_authid WHERE rolname = '$name'" \
-      | runuser -u postgres -- psql -X -q -A -t -h /var/run/postgresql -p 5432 -d postgres) || return 1
-    [ -n "$stored" ] || return 1
-    printf '"%s" "%s"\n' "$name" "$stored"
-  done
+  password=$(head -n 1 "$staged/password-$account") || return 1
+  [ -n "$password" ] || return 1
+  printf '"%s" "%s"\n' "$account" "$(printf '%s' "$password" | sed 's/"/""/g')"
 }
 
 users_so() {
@@ -33,7 +31,7 @@ users_so() {
 }
 
 set_users() {
-  (umask 077 && users > "$settings/users.txt.new") || die 'Postgres does not know all accounts yet'
+  (umask 077 && users > "$settings/users.txt.new") || die "there is no password for $account"
   chown root:postgres "$settings/users.txt.new" && chmod 640 "$settings/users.txt.new" \
     && mv "$settings/users.txt.new" "$settings/users.txt"
 }

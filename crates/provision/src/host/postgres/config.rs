@@ -1,6 +1,7 @@
 //! The files of a node, as text. No secret is in any of them.
 
 use std::fmt::Write;
+use std::net::IpAddr;
 
 use super::{
     Account, AccountKind, CERTIFICATE, Database, HEARTBEAT, KEY, Part, Replica, SETTINGS, TOP,
@@ -28,7 +29,7 @@ subjectAltName = DNS:{node}, DNS:localhost, IP:127.0.0.1, IP:::1{mesh}
 }
 
 /// One line of base64 as PEM.
-pub(super) fn pem(certificate: &str) -> String {
+pub(in crate::host) fn pem(certificate: &str) -> String {
     let mut text = String::from("-----BEGIN CERTIFICATE-----\n");
     let mut rest = certificate;
     while !rest.is_empty() {
@@ -141,7 +142,9 @@ fn conninfo(database: &Database) -> Option<String> {
 }
 
 pub(super) fn postgresql(database: &Database, mesh: Option<&Mesh>) -> String {
-    let addresses = super::addresses(database, mesh);
+    let mut addresses = vec!["localhost".to_owned()];
+    addresses.extend(mesh.map(|mesh| mesh.address().to_string()));
+    addresses.extend(database.listen.iter().map(IpAddr::to_string));
     let known = others(database)
         .iter()
         .any(|other| other.certificate.is_some());
