@@ -72,6 +72,8 @@ pub(super) enum What {
     },
     /// Its labels could not be written.
     Unlabelled(Stopped),
+    /// It did not say this of itself.
+    Unsaid(&'static str),
     /// Its certificate could not be written into a file here.
     Unkept(io::Error),
     /// A signal came between two servers.
@@ -180,6 +182,7 @@ struct Halt;
 
 impl Setup<'_, '_> {
     async fn run(&mut self) -> Result<(), Halt> {
+        self.remember();
         let own = self.of_the_region();
         for machine in &own {
             self.meet(machine).await?;
@@ -215,6 +218,18 @@ impl Setup<'_, '_> {
             self.make(&machine, Phase::Synchronous).await?;
         }
         Ok(())
+    }
+
+    /// The certificates that earlier runs have kept: for nodes that cannot be asked now.
+    fn remember(&mut self) {
+        for machine in &mut self.machines {
+            let node = recipes::node_on(&self.world.topology, machine.role, &machine.host);
+            let Some((_, node)) = node else { continue };
+            let path = self.baggage.certificates.join(format!("{}.pem", node.name));
+            let kept = fs::read_to_string(path).unwrap_or_default();
+            let lines = kept.lines().filter(|line| !line.starts_with("-----"));
+            machine.certificate = Some(lines.collect::<String>()).filter(|text| !text.is_empty());
+        }
     }
 
     fn stop(&mut self) -> Result<(), Halt> {
@@ -316,7 +331,8 @@ impl Setup<'_, '_> {
 
     /// The server makes its keys for the mesh and for replication, and says their public halves.
     async fn ask(&mut self, machine: &Machine) -> Result<(), Halt> {
-        let steps = host::keys(&self.facts().for_keys(machine));
+        let server = self.facts().for_keys(machine);
+        let steps = host::keys(&server);
         let related = machine.region != self.region.name;
         let facts = self
             .script(machine, steps, Vec::new(), Vec::new(), related)
@@ -326,23 +342,34 @@ impl Setup<'_, '_> {
             found.map(|(_, value)| value.clone())
         };
         let (wireguard, certificate) = (fact("wireguard"), fact("certificate"));
-        if let Some(label) = wireguard.as_deref().and_then(wireguard_label) {
-            self.label(machine, label).await?;
+        let Some(label) = wireguard.as_deref().and_then(wireguard_label) else {
+            return Err(self.unsaid(machine, "its WireGuard key"));
+        };
+        self.label(machine, label).await?;
+        match &certificate {
+            Some(certificate) => self.keep(machine, certificate)?,
+            None if server.database.is_some() => {
+                return Err(self.unsaid(machine, "the certificate of its node"));
+            }
+            None => {}
         }
-        if let Some(certificate) = &certificate {
-            self.keep(machine, certificate)?;
-        }
-        if wireguard.is_some() {
-            let address = self.facts().address(machine);
-            self.outcome.mesh.insert(machine.server.clone(), address);
-        }
+        let address = self.facts().address(machine);
+        self.outcome.mesh.insert(machine.server.clone(), address);
         for known in &mut self.machines {
             if known.server == machine.server {
                 known.wireguard.clone_from(&wireguard);
-                known.certificate.clone_from(&certificate);
+                known.certificate = certificate.clone().or(known.certificate.take());
             }
         }
         Ok(())
+    }
+
+    fn unsaid(&mut self, machine: &Machine, what: &'static str) -> Halt {
+        self.outcome.did.push(Did {
+            host: machine.host.clone(),
+            what: What::Unsaid(what),
+        });
+        Halt
     }
 
     /// A node's certificate, as a file for `sslrootcert`. `certificate` is DER in base64.

@@ -373,6 +373,19 @@ fn a_region_is_joined_to_those_that_are_there_and_its_primary_comes_before_the_s
         .iter()
         .filter(|step| step["server"] == "us-primary" && step["step"] == "packages");
     assert!(made.count() >= 2, "{}", alone.json);
+    // Its standby there is still let in: the certificate is kept beside regions.toml.
+    let script = || {
+        let sent = fs::read(world.machine("shop-us-primary").join("sent")).unwrap();
+        String::from_utf8_lossy(&sent).into_owned()
+    };
+    let pinned = |script: &str| script.contains("us-sin") && script.contains("MIIB");
+    assert!(pinned(&script()), "{}", script());
+    // Without the file the primary is left as it is.
+    fs::remove_file(world.path("certificates/us-sin.pem")).unwrap();
+    let unasked = run_with_secrets(&world, "us-east").ends(20);
+    let left = "primary `us-primary` is left as it is: its standby `us-sin` could not be asked";
+    assert!(unasked.json.to_string().contains(left), "{}", unasked.json);
+    assert!(!script().contains("MIIB"), "{}", script());
 }
 
 #[test]

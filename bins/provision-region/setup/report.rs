@@ -44,6 +44,12 @@ pub(crate) fn of(mut report: Report, region: &str, outcome: &Outcome) -> Report 
                 ends.extend(met.as_ref().err().map(|error| unmet(&one.host, error)));
             }
             What::Unlabelled(stopped) => ends.push(provider(&one.host, stopped)),
+            What::Unsaid(what) => ends.push(End {
+                verdict: Verdict::Pause,
+                reason: "unsaid".to_owned(),
+                text: format!("`{}` did not say {what}", one.host),
+                hint: None,
+            }),
             What::Unkept(error) => ends.push(End {
                 verdict: Verdict::Pause,
                 reason: "certificate".to_owned(),

@@ -361,6 +361,14 @@ impl Facts<'_> {
         // A cluster that the region has nothing to do with has none here.
         let logins = self.logins.get(&cluster.name)?;
         let part = if node.name == cluster.primary.name {
+            // Without it in the recipe the primary would no longer let it in: a bad line must not end a replication.
+            if let Some(standby) = cluster.standbys.iter().find(|node| self.is_unasked(node)) {
+                missing.push(format!(
+                    "primary `{}` is left as it is: its standby `{}` could not be asked",
+                    node.name, standby.name
+                ));
+                return None;
+            }
             let replica = |node: &Node| match self.replica(node) {
                 Some(replica) if replica.certificate.is_some() => Ok(replica),
                 _ => Err(format!("standby `{}` is not there yet", node.name)),
@@ -425,6 +433,12 @@ impl Facts<'_> {
             let found = node_on(self.topology, machine.role, &machine.host);
             found.is_some_and(|(_, found)| found.name == node.name)
         })
+    }
+
+    /// It is set up, and nobody knows its certificate just now.
+    fn is_unasked(&self, node: &Node) -> bool {
+        self.lives(node)
+            .is_some_and(|machine| machine.settled && machine.certificate.is_none())
     }
 
     fn replica(&self, node: &Node) -> Option<Replica> {

@@ -294,17 +294,33 @@ fn a_primary_waits_for_its_standbys_in_the_last_phase_only_and_only_for_all_of_t
             Some("certificate of shop-eu-nbg")
         );
     }
-    for machine in &mut machines {
-        if machine.host == "eu-hel" {
-            machine.certificate = None;
-        }
-    }
+    let hel = machines.iter().position(|machine| machine.host == "eu-hel");
+    let hel = &mut machines[hel.unwrap()];
+    (hel.certificate, hel.settled) = (None, false);
     let (database, missing) = part(&machines, Phase::Synchronous);
     assert_eq!(missing, ["standby `eu-hel` is not there yet"]);
     let Part::Primary { standbys, sync } = database.part else {
         panic!("no primary");
     };
     assert_eq!((standbys.len(), sync), (1, None));
+}
+
+#[test]
+fn a_primary_is_left_as_it_is_while_a_standby_that_is_set_up_cannot_be_asked() {
+    let topology = topology(&[]);
+    let mut machines = machines(&topology, &["eu-central"]);
+    let nbg = machines.iter().position(|machine| machine.host == "eu-nbg");
+    machines[nbg.unwrap()].certificate = None;
+    let logins = logins();
+    let facts = facts(&topology, &machines, &logins);
+    for phase in [Phase::Peers, Phase::Whole, Phase::Synchronous] {
+        let recipe = facts.recipe(find(&machines, "eu-primary"), phase);
+        assert_eq!(recipe.server.database, None);
+        assert_eq!(
+            recipe.missing,
+            ["primary `eu-primary` is left as it is: its standby `eu-nbg` could not be asked"]
+        );
+    }
 }
 
 #[test]
