@@ -210,9 +210,9 @@ impl Setup<'_, '_> {
         for machine in primaries.iter().chain(&others) {
             self.make(&machine.server, Phase::Whole).await?;
         }
-        for server in self.standbys_of(&related) {
+        for server in self.dependents(&related) {
             self.stop()?;
-            let _ = self.make(&server, Phase::Standby).await;
+            let _ = self.make(&server, Phase::Dependent).await;
         }
         for machine in self.primaries_about(&own, &related) {
             self.make(&machine, Phase::Synchronous).await?;
@@ -262,17 +262,14 @@ impl Setup<'_, '_> {
         others.cloned().collect()
     }
 
-    /// Those of other regions' servers that have a standby of a cluster that this region is about.
-    fn standbys_of(&self, related: &[String]) -> Vec<String> {
-        let has_standby = |machine: &&Machine| {
-            let node = recipes::node_on(&self.world.topology, machine.role, &machine.host);
-            let about = |name: &str| self.baggage.secrets.logins.contains_key(name);
-            related.contains(&machine.server)
-                && node.is_some_and(|(cluster, node)| {
-                    node.name != cluster.primary.name && about(&cluster.name)
-                })
+    /// Servers of other regions with a standby, or with a way to rows, that may lead into this region.
+    fn dependents(&self, related: &[String]) -> Vec<String> {
+        let depends = |machine: &&Machine| {
+            let server = self.recipe(machine, Phase::Dependent).server;
+            let standby = server.database.is_some() && !self.is_primary(machine);
+            related.contains(&machine.server) && (standby || server.bouncer.is_some())
         };
-        let found = self.machines.iter().filter(has_standby);
+        let found = self.machines.iter().filter(depends);
         found.map(|machine| machine.server.clone()).collect()
     }
 

@@ -303,6 +303,7 @@ fn stopped_in_a_step(mut command: Command) -> serde_json::Value {
 /// Everything but load balancers, with the secrets of the clusters.
 fn run_with_secrets(world: &World, region: &str) -> Run {
     let mut command = world.setting_up(&["--region", region, "--boot-within", "1s"]);
+    command.env("SHOP_DSN", "postgres://shop:swordfish9@127.0.0.1:6432/shop");
     for (name, node) in [("US_PRIMARY_DSN", 1), ("US_SIN_DSN", 2), ("US_DR_DSN", 3)] {
         command.env(
             name,
@@ -318,6 +319,10 @@ fn run_with_secrets(world: &World, region: &str) -> Run {
 fn a_region_is_joined_to_those_that_are_there_and_its_primary_comes_before_the_standbys() {
     let world = World::new();
     world.change("load_balancer = { types = [\"lb11\"] }\n", "");
+    world.change(
+        "volume_gb = 200 }",
+        "volume_gb = 200, app = \"env:SHOP_DSN\" }",
+    );
     world.pack();
     world.provision("ap-singapore");
     world.boot();
@@ -348,9 +353,9 @@ fn a_region_is_joined_to_those_that_are_there_and_its_primary_comes_before_the_s
         ],
         ["shop-ap-singapore-redis", "shop-sin-1", "shop-us-sin"],
     );
-    // Keys, peers, the region itself, standbys elsewhere, and the primary once more.
+    // Keys, peers, the region itself, the host and the standby that depend on it, and the primary once more.
     let expected: Vec<&str> =
-        [&us[..], &sin, &sin, &us[3..], &us[..3], &sin[2..], &us[3..]].concat();
+        [&us[..], &sin, &sin, &us[3..], &us[..3], &sin[1..], &us[3..]].concat();
     assert_eq!(scripts, expected);
 
     // The nodes are known by their certificates, which are public.

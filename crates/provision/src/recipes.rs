@@ -54,8 +54,8 @@ pub enum Phase {
     /// It belongs to another region, and learns of new servers: in the mesh, and as standbys of its primary.
     Peers,
     Whole,
-    /// It belongs to another region and has a standby, whose primary is there by now.
-    Standby,
+    /// It belongs to another region, and needs a node that is there by now: a standby its primary, a host its way to the rows.
+    Dependent,
     /// A primary again, once its standbys are there: from now on commits wait for them.
     Synchronous,
 }

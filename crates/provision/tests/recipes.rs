@@ -352,7 +352,7 @@ fn a_standby_of_another_region_is_left_alone_until_its_primary_is_there() {
     assert_eq!(of(Phase::Peers), None);
     let keys = facts.for_keys(find(&machines, "us-sin")).database;
     assert_eq!(keys.unwrap().node, "us-sin", "its certificate comes first");
-    let Part::Standby { primary } = of(Phase::Standby).unwrap().part else {
+    let Part::Standby { primary } = of(Phase::Dependent).unwrap().part else {
         panic!("no standby");
     };
     assert_eq!(primary.server, "shop-us-primary");
@@ -367,7 +367,7 @@ fn a_related_server_learns_of_peers_and_keeps_out_of_hosts_and_redis() {
     for host in ["eu-1", "eu-central-redis"] {
         for (phase, whole) in [
             (Phase::Peers, false),
-            (Phase::Standby, false),
+            (Phase::Dependent, false),
             (Phase::Synchronous, false),
             (Phase::Whole, true),
         ] {
