@@ -6,7 +6,6 @@ use std::process::Command;
 use regionwise_lab::skipped;
 
 /// Runs the script as an ordinary account without sudo; `hidden` commands are made to be missing.
-#[expect(clippy::print_stdout, reason = "a skipped test says so")]
 fn setup(hidden: &[&str], env: &[&str], words: &[&str]) -> Option<(Option<i32>, String)> {
     let root = Command::new("id").arg("-u").output().unwrap().stdout == b"0\n";
     let hide: String = hidden
