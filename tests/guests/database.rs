@@ -207,7 +207,7 @@ impl Pair<'_> {
 fn wait_for(guest: &Guest, query: &str) -> f64 {
     let started = Instant::now();
     let script = format!(
-        "for _ in $(seq 120); do [ \"$({})\" = t ] && exit 0; sleep 0.5; done; exit 1",
+        "cd /; for _ in $(seq 120); do [ \"$({})\" = t ] && exit 0; sleep 0.5; done; exit 1",
         psql(query)
     );
     guest.ssh(&script).unwrap();
@@ -292,6 +292,8 @@ fn two_servers_become_a_primary_and_a_standby_over_the_mesh_that_can_take_over()
 
     it_is_what_was_planned(&pair);
     only_who_is_listed_gets_in(&pair);
+    pooled(&pair);
+    a_node_with_another_certificate_is_not_spoken_to(&pair);
     redis_keeps_what_its_account_writes(&pair);
     both_come_back_after_a_reboot(&pair);
     who_is_gone_from_the_list_is_gone_from_the_mesh_and_comes_back_with_a_new_key(&mut pair);
@@ -427,7 +429,6 @@ fn only_who_is_listed_gets_in(pair: &Pair<'_>) {
         let refused = pair.login(settings, password).unwrap_err();
         assert!(refused.contains(reason), "{settings}: {refused}");
     }
-    pooled(pair);
     // The standby itself, as it streams; then with another certificate of its name, then by another way.
     let receive = |host: &str, certificate: &str| {
         let own = format!("sslcert={certificate}.crt sslkey={certificate}.key");
@@ -453,14 +454,17 @@ fn only_who_is_listed_gets_in(pair: &Pair<'_>) {
 }
 
 /// What the product on a host says, in every region: no certificate, and no address but loopback.
+fn ask(pair: &Pair<'_>, password: &str, database: &str) -> String {
+    let query = "SELECT concat(current_user, ' ', pg_is_in_recovery())";
+    let there = format!(
+        "host=127.0.0.1 port=6432 user=shop dbname={database} sslmode=disable connect_timeout=5"
+    );
+    let psql = format!("PGPASSWORD={password} psql -X -A -t '{there}' -c \"{query}\" 2>&1 || true");
+    pair.guest(1).ssh(&psql).unwrap()
+}
+
 fn pooled(pair: &Pair<'_>) {
-    let ask = |password: &str, database: &str| {
-        let query = "SELECT concat(current_user, ' ', pg_is_in_recovery())";
-        let psql = format!(
-            "PGPASSWORD={password} psql -X -A -t 'host=127.0.0.1 port=6432 user=shop dbname={database} sslmode=disable' -c \"{query}\" 2>&1 || true"
-        );
-        pair.guest(1).ssh(&psql).unwrap()
-    };
+    let ask = |password, database| ask(pair, password, database);
     assert_eq!(ask("password-of-shop", "shop"), "shop f\n");
     assert_eq!(ask("password-of-shop", "shop_read"), "shop t\n");
     let refused = ask("password-of-other", "shop");
@@ -473,6 +477,23 @@ fn pooled(pair: &Pair<'_>) {
         "SELECT bool_and(ssl) FROM pg_stat_ssl JOIN pg_stat_activity USING (pid) WHERE usename = 'shop'",
     );
     assert_eq!(encrypted, "t");
+}
+
+fn a_node_with_another_certificate_is_not_spoken_to(pair: &Pair<'_>) {
+    let bundle = "/etc/regionwise/pgbouncer/nodes.crt";
+    let own = "/etc/regionwise/postgres/server.crt";
+    let host = pair.guest(1);
+    let swap =
+        format!("cp -p {bundle} /root/nodes && cp {own} {bundle} && systemctl restart pgbouncer");
+    host.ssh(&swap).unwrap();
+    let refused = ask(pair, "password-of-shop", "shop");
+    assert!(!refused.contains("shop f"), "{refused}");
+    let log = host.ssh("journalctl -q -n 20 -o cat -u pgbouncer").unwrap();
+    assert!(log.contains("certificate verify failed"), "{log}");
+    host.ssh(&format!(
+        "mv /root/nodes {bundle} && systemctl restart pgbouncer"
+    ))
+    .unwrap();
 }
 
 /// Asks Redis on the first server from the second.
@@ -545,7 +566,8 @@ fn who_is_gone_from_the_list_is_gone_from_the_mesh_and_comes_back_with_a_new_key
 
 fn the_standby_takes_over(pair: &Pair<'_>) {
     let (primary, standby) = (pair.guest(0), pair.guest(1));
-    primary.ssh("systemctl stop postgresql.service").unwrap();
+    // The service without a name ends before its instance does.
+    primary.ssh("systemctl stop 'postgresql@*'").unwrap();
     let started = Instant::now();
     assert_eq!(sql(standby, "SELECT pg_promote()"), "t");
     assert_eq!(
