@@ -148,7 +148,7 @@ const FIREWALL_CHECK: &str = r#"
   && { [ "$armed" = yes ] || systemctl -q is-enabled regionwise-firewall; }
 "#;
 
-const FIREWALL_UNDO: &str = r"systemctl daemon-reload
+const FIREWALL_UNDO: &str = r"systemctl daemon-reload || true
 systemctl reset-failed regionwise-firewall.service || true
 nft delete table inet regionwise || true
 if [ -e /etc/regionwise/firewall.nft ]; then
