@@ -19,6 +19,8 @@ use crate::ssh::{OpenError, collect, pinned};
 const SSH_FAILED: i32 = 255;
 /// A directory that only root reads, and that ends with the command however it ends.
 const STAGE: &str = "umask 077; d=$(mktemp -d /run/regionwise-staged.XXXXXX) && trap 'rm -rf \"$d\"' EXIT && trap 'exit 1' HUP INT PIPE TERM";
+/// The first line of every command: from here on it may have been done, wholly or in part.
+const BEGUN: &str = "regionwise: begun";
 /// No line of a script is longer.
 const LINE_LIMIT: u64 = 16 * 1024;
 
@@ -121,7 +123,7 @@ impl RootLogin {
             let _ = stdin.write_all(input).await;
             let _ = stdin.shutdown().await;
         };
-        let mut said = false;
+        let mut begun = false;
         let receive = async {
             let mut reader = BufReader::new(stdout);
             loop {
@@ -133,8 +135,14 @@ impl RootLogin {
                 if !read.is_ok_and(|read| read > 0) {
                     break;
                 }
-                said = true;
-                line(String::from_utf8_lossy(&bytes).trim_end_matches(['\n', '\r']));
+                let text = String::from_utf8_lossy(&bytes);
+                let text = text.trim_end_matches(['\n', '\r']);
+                // What a login shell's own files say is not ours.
+                if !begun {
+                    begun = text == BEGUN;
+                    continue;
+                }
+                line(text);
             }
         };
         tokio::join!(send, receive);
@@ -150,7 +158,7 @@ impl RootLogin {
             lines.iter().cloned().collect::<Vec<_>>().join("\n")
         };
         match status.code() {
-            Some(SSH_FAILED) | None if said => Err(RootError::Lost(stderr)),
+            Some(SSH_FAILED) | None if begun => Err(RootError::Lost(stderr)),
             Some(SSH_FAILED) | None => {
                 Err(classify(&stderr, "the connection ended".to_owned()).into())
             }
@@ -166,8 +174,10 @@ impl RootLogin {
         }
         ssh.args(["-p", &self.port.to_string(), "-l", "root", "--"]);
         // Root's login shell may be any; it only has to start this one.
-        ssh.arg(self.address.to_string())
-            .arg(format!("exec sh -c '{}'", command.replace('\'', r"'\''")));
+        ssh.arg(self.address.to_string()).arg(format!(
+            "exec sh -c '{}'",
+            format!("echo {BEGUN}; {command}").replace('\'', r"'\''")
+        ));
         ssh.process_group(0)
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
