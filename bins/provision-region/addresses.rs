@@ -3,7 +3,7 @@
 use std::io::Write;
 
 use regionwise_cli::{Because, Common, Failure, Hint};
-use regionwise_provision::{Detail, Kind, Role, Spec};
+use regionwise_provision::{Change, Detail, Kind, Role, Spec};
 use regionwise_rollout::Verdict;
 use regionwise_topology::{Host, Region};
 use toml_edit::{DocumentMut, value};
@@ -44,6 +44,34 @@ pub(crate) fn wrong(region: &Region, seen: &Seen<'_>) -> Vec<String> {
         })
     };
     region.hosts.iter().filter_map(differs).collect()
+}
+
+/// Hosts that the file has an address for, without a server, and without a kept primary IP that the next server would get.
+pub(crate) fn lost(region: &Region, seen: &Seen<'_>) -> Vec<String> {
+    let ordered = |host: &Host| {
+        seen.changes().find_map(|change| match change {
+            Change::Create(wanted) => match &wanted.spec {
+                Spec::Server(spec) if spec.host == host.name => Some((&wanted.name, spec)),
+                _ => None,
+            },
+            _ => None,
+        })
+    };
+    let comes_back = |host: &Host, name: &str, locations: &[String]| {
+        seen.projects.iter().any(|project| {
+            let kept = project.inventory.kept_address(name, locations);
+            matches!(kept.map(|kept| &kept.detail), Some(Detail::Address(address)) if address.text.parse() == Ok(host.address))
+        })
+    };
+    let is_lost = |host: &&Host| {
+        ordered(host).is_some_and(|(name, server)| !comes_back(host, name, &server.locations))
+    };
+    region
+        .hosts
+        .iter()
+        .filter(is_lost)
+        .map(|host| format!("{} ({})", host.name, host.address))
+        .collect()
 }
 
 /// Writes them, with everything else in the file as it was; returns the names of the hosts.

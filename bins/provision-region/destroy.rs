@@ -1,9 +1,10 @@
 //! `--destroy`: the region's servers go; only what carries our label, and no volume unless told so twice.
 
-use regionwise_cli::{Common, Context, Failure, Report, Table};
-use regionwise_provision::Resource;
+use regionwise_cli::{Common, Context, Failure, Finding, Level, Report, Table};
+use regionwise_provision::{Kind, Resource};
 use regionwise_provisioner::{Doomed, Gone, Project, Why, destroy, doomed};
 use regionwise_rollout::Verdict;
+use regionwise_topology::{Node, Region, Topology};
 
 use crate::look::World;
 use crate::region::RegionArgs;
@@ -57,15 +58,29 @@ pub(crate) async fn run(
         let text = format!("Nothing of {} is there; nothing was changed.", region.name);
         return Ok(report(Verdict::Proceed, text));
     }
+    let orphans = orphans(&world.topology, region, &all);
+    let warned = |mut report: Report| {
+        report.findings.extend(orphans.iter().map(|text| Finding {
+            level: Level::Warning,
+            text: text.clone(),
+        }));
+        report
+    };
     if args.dry_run {
         let text = format!("Dry run: {} would go. Nothing was changed.", goes.len());
-        return Ok(report(Verdict::Proceed, text).because("dry-run"));
+        return Ok(warned(report(Verdict::Proceed, text).because("dry-run")));
     }
     if args.confirm.as_deref() != Some(&region.name) {
-        let text = format!("{} would go; nothing was changed.", goes.len());
-        return Ok(report(Verdict::Refused, text)
-            .because("unconfirmed")
-            .with_hint(format!("add --confirm {}", region.name)));
+        let said = match &args.confirm {
+            Some(other) => format!("`{other}` is not the region's name. "),
+            None => String::new(),
+        };
+        let text = format!("{said}{} would go; nothing was changed.", goes.len());
+        return Ok(warned(
+            report(Verdict::Refused, text)
+                .because("unconfirmed")
+                .with_hint(format!("add --confirm {}", region.name)),
+        ));
     }
     if args.with_volumes && args.confirm_data.as_deref() != Some(&region.name) {
         return Ok(report(
@@ -125,13 +140,54 @@ pub(crate) async fn run(
     );
     if !stays.is_empty() {
         report.hints.push(format!(
-            "{} stay, and cost: to delete them and their data, add --with-volumes --confirm-data {}",
+            "what stays, costs: {}. To delete it and its data, add --with-volumes --confirm-data {}",
             stays.join(", "),
             region.name
         ));
     }
+    if !region.hosts.is_empty() {
+        let hosts: Vec<&str> = region.hosts.iter().map(|host| host.name.as_str()).collect();
+        report.hints.push(format!(
+            "take the `address` of {} out of {}: somebody else may have it tomorrow",
+            hosts.join(", "),
+            common.config.display()
+        ));
+    }
     texts::changed(&mut report, true);
     Ok(report)
+}
+
+/// Regions that lose their writer with these servers.
+fn orphans(topology: &Topology, region: &Region, all: &[&Doomed]) -> Vec<String> {
+    let product = &topology.product.name;
+    let goes = |node: &Node| {
+        let server = format!("{product}-{}", node.host.as_ref().unwrap_or(&node.name));
+        all.iter()
+            .flat_map(|doomed| doomed.all(false))
+            .any(|gone| gone.kind() == Kind::Server && gone.name == server)
+    };
+    let clusters = topology
+        .clusters
+        .values()
+        .filter(|cluster| goes(&cluster.primary));
+    clusters
+        .map(|cluster| {
+            let served: Vec<&str> = topology
+                .regions
+                .iter()
+                .filter(|other| other.cluster == cluster.name && other.name != region.name)
+                .map(|other| other.name.as_str())
+                .collect();
+            let who = match served.is_empty() {
+                true => String::new(),
+                false => format!(": {} would lose its writer", served.join(", ")),
+            };
+            format!(
+                "the primary `{}` of cluster `{}` is among them{who}",
+                cluster.primary.name, cluster.name
+            )
+        })
+        .collect()
 }
 
 fn names(all: &[&Doomed], with_volumes: bool) -> Vec<String> {

@@ -54,7 +54,7 @@ pub(crate) async fn run(
     args: &HostArgs,
     context: &Context,
 ) -> Result<Report, Failure> {
-    let topology = common.topology()?;
+    let topology = common.unprovisioned()?;
     let (region, host) = find(&topology, args)?;
     if host.tls {
         return Err(Failure::invalid(format!(

@@ -39,7 +39,7 @@ pub(crate) struct World {
     pub(crate) provision: Provision,
     tokens: Vec<(regionwise_topology::Secret, SecretText)>,
     /// Type and base64 of the keys that open root's account.
-    root_keys: Vec<String>,
+    pub(crate) root_keys: Vec<String>,
 }
 
 /// The region's projects as they stand, with a plan for each.

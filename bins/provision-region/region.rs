@@ -103,14 +103,34 @@ pub(crate) async fn run(
     if let Some(report) = refusal(args, region, &seen, &cost, &hash) {
         return Ok(report);
     }
+    let lost = addresses::lost(region, &seen);
+    if !lost.is_empty() {
+        let text = format!(
+            "{} has an address for {}, and no server or primary IP of ours has it",
+            common.config.display(),
+            lost.join(", ")
+        );
+        let mut report = texts::report(Verdict::Refused, region, &seen, &cost, &hash);
+        report.summary = format!("{text}; nothing was changed.");
+        return Ok(report
+            .because("address-lost")
+            .with_hint("take that `address` out of the file: the run writes the new one"));
+    }
     if args.dry_run {
         let planned = texts::planned(&seen.plans);
         let mut report = texts::report(Verdict::Proceed, region, &seen, &cost, &hash);
         report.summary = format!("Dry run: {planned}; {cost}. Nothing was changed.");
-        return Ok(report.because("dry-run").with_hint(format!(
-            "provision-region --region {} --plan {hash}",
-            region.name
-        )));
+        report
+            .hints
+            .extend(addresses::wrong(region, &seen).into_iter().map(|wrong| {
+                format!(
+                    "correct the address in {}: {wrong}",
+                    common.config.display()
+                )
+            }));
+        return Ok(report
+            .because("dry-run")
+            .with_hint(format!("{} --plan {hash}", again(region))));
     }
     let baggage = match args.servers_only {
         true => None,
@@ -128,7 +148,7 @@ pub(crate) async fn run(
                 return Ok(report);
             };
             let outcome = setup::set_up(&world, region, &seen, args, &baggage, context).await;
-            Ok(setup::report(report, &region.name, &outcome))
+            Ok(setup::report(report, &again(region), &outcome))
         }
         Err(stopped) => Ok(halted(
             region, &seen, &cost, &hash, &done, &stopped, context,
@@ -264,8 +284,7 @@ async fn order(
     Ok(())
 }
 
-/// A host runs the steps at its first boot that need no secret; `provision-region host` does the rest. What a database server
-/// needs, nobody does yet.
+/// A host runs the steps at its first boot that need no secret; the sessions after it do the rest.
 fn user_data(server: &ServerSpec, birth: &Birth) -> Result<String, TooLarge> {
     let key = HostKey {
         private: &birth.private,
@@ -378,7 +397,7 @@ fn finished(
     report.reason = reason.map(str::to_owned);
     report.summary = format!("{did}{is}");
     if servers_only {
-        report.hints.extend(texts::first_logins(seen, &written));
+        report.hints.push(again(region));
     }
     if !wrong.is_empty() {
         report.hints.push(format!(
@@ -395,6 +414,15 @@ fn finished(
     }
     texts::changed(&mut report, done.changed());
     Ok(report)
+}
+
+/// The whole run, as a command.
+pub(crate) fn again(region: &Region) -> String {
+    let env = match region.hosts.is_empty() && region.unaddressed.is_empty() {
+        true => "",
+        false => " --env-file FILE",
+    };
+    format!("provision-region --region {}{env}", region.name)
 }
 
 fn halted(
@@ -438,7 +466,7 @@ fn halted(
         .because(stopped.why.word())
         .with_hint(texts::next(stopped.why))
         .with_hint(format!(
-            "then again: provision-region --region {} goes on where it stands",
-            region.name
+            "then again: {} goes on where it stands",
+            again(region)
         ))
 }

@@ -90,6 +90,9 @@ impl Baggage {
         seen: &Seen<'_>,
     ) -> Result<Self, Failure> {
         let topology = &world.topology;
+        if let Some(key) = &args.root_key {
+            uploads::opens_root(key, &world.root_keys).await?;
+        }
         let names = region.hosts.iter().map(|host| (&host.name, host.tls));
         let new = region.unaddressed.iter().map(|host| (&host.name, host.tls));
         let hosts: Vec<(&String, bool)> = names.chain(new).collect();
@@ -339,6 +342,7 @@ impl Setup<'_, '_> {
             found.map(|(_, value)| value.clone())
         };
         let (wireguard, certificate) = (fact("wireguard"), fact("certificate"));
+        let rows = fact("rows").map(|said| said != "no");
         let Some(label) = wireguard.as_deref().and_then(wireguard_label) else {
             return Err(self.unsaid(machine, "its WireGuard key"));
         };
@@ -355,6 +359,7 @@ impl Setup<'_, '_> {
         for known in &mut self.machines {
             if known.server == machine.server {
                 known.wireguard.clone_from(&wireguard);
+                known.rows = rows;
                 known.certificate = certificate.clone().or(known.certificate.take());
             }
         }

@@ -1,11 +1,12 @@
 //! `status` and `drift`: what is there, and where it differs from regions.toml.
 
-use regionwise_cli::{Common, Context, Failure, Report, Table};
-use regionwise_provision::{Detail, REGION, Resource};
+use regionwise_cli::{Common, Context, Failure, Finding, Level, Report, Table};
+use regionwise_provision::{Detail, HOST_KEY, Kind, REGION, Resource};
 use regionwise_rollout::Verdict;
 use serde_json::json;
 
 use crate::look::{Api, World};
+use crate::region::again;
 use crate::{addresses, texts};
 
 #[derive(clap::Args)]
@@ -96,6 +97,7 @@ pub(crate) async fn drift(
     let mut report = texts::report(verdict, region, &seen, &cost, &hash);
     report.summary = match differing {
         0 => format!("{} is as regions.toml wants it.", region.name),
+        1 if wrong.is_empty() => format!("1 differs from regions.toml in {}.", region.name),
         n if wrong.is_empty() => format!("{n} differ from regions.toml in {}.", region.name),
         n => format!(
             "{n} differ from regions.toml in {}: {}.",
@@ -103,6 +105,22 @@ pub(crate) async fn drift(
             wrong.join("; ")
         ),
     };
+    let unmet: Vec<&str> = seen
+        .projects
+        .iter()
+        .flat_map(|project| project.wanted.iter().map(move |wanted| (project, wanted)))
+        .filter(|(_, wanted)| wanted.kind() == Kind::Server)
+        .filter_map(|(project, wanted)| project.inventory.named(Kind::Server, &wanted.name))
+        .filter(|server| server.labels.contains_key(HOST_KEY))
+        .map(|server| server.name.as_str())
+        .collect();
+    if !unmet.is_empty() {
+        report.findings.push(Finding {
+            level: Level::Warning,
+            text: format!("never set up: {}", unmet.join(", ")),
+        });
+        report.hints.push(again(region));
+    }
     if differing > 0 {
         report = report.because("drift").with_hint(format!(
             "provision-region --region {} --dry-run",

@@ -3,7 +3,7 @@
 use std::fmt::Write;
 
 use regionwise_cli::{Report, Table};
-use regionwise_provision::{Cost, HOST_KEY, Kind, Plan, Spec, Wanted};
+use regionwise_provision::{Cost, Kind, Plan};
 use regionwise_provisioner::{Done, Why};
 use regionwise_rollout::Verdict;
 use regionwise_topology::Region;
@@ -161,28 +161,6 @@ pub(crate) fn did(done: &Done) -> String {
         .map(|(n, text)| format!("{n} {text}"))
         .collect();
     said.join(", ")
-}
-
-/// How to log in for the first time: the key that the server was born with is known by its fingerprint.
-pub(crate) fn first_logins(seen: &Seen<'_>, hosts: &[String]) -> Vec<String> {
-    let mut hints = Vec::new();
-    let new = addresses::known(seen)
-        .into_iter()
-        .filter(|(host, _)| hosts.contains(host));
-    for (host, address) in new {
-        let label = seen.projects.iter().find_map(|project| {
-            let is_it = |wanted: &&Wanted| matches!(&wanted.spec, Spec::Server(server) if server.host == host);
-            let wanted = project.wanted.iter().find(is_it)?;
-            project.inventory.named(Kind::Server, &wanted.name)?.labels.get(HOST_KEY)
-        });
-        if let Some(fingerprint) = label.and_then(|label| regionwise_provision::fingerprint(label))
-        {
-            hints.push(format!(
-                "provision-region host root@{address} --host-key {fingerprint} --env-file FILE"
-            ));
-        }
-    }
-    hints
 }
 
 /// What to do about it.

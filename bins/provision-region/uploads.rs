@@ -30,21 +30,7 @@ impl Uploads {
         env_file: &Path,
         region_host: Option<&Path>,
     ) -> Result<Self, Failure> {
-        let beside = || -> std::io::Result<PathBuf> {
-            Ok(std::env::current_exe()?.with_file_name("region-host"))
-        };
-        let path = match region_host {
-            Some(path) => path.to_owned(),
-            None => beside().invalid(|| "cannot find this program".to_owned())?,
-        };
-        let bytes = read(&path, "region-host").hint(
-            "name it with --region-host; it must be built for Linux and the server's architecture",
-        )?;
-        if !bytes.starts_with(b"\x7fELF") {
-            let text = format!("`{}` is not a Linux executable", path.display());
-            return Err(Failure::invalid(text)
-                .with_hint("build region-host for the server, and name it with --region-host"));
-        }
+        let region_host = region_host_of(region_host)?;
         let secret = &topology.ssh.identity;
         let private = context.secret("the deploy key", secret, common.directory())?;
         let cannot = || format!("cannot use the deploy key `{secret}`");
@@ -53,15 +39,20 @@ impl Uploads {
             .await
             .invalid(cannot)
             .hint("it must be a private key without a passphrase")?;
-        let region_host = Part {
-            name: Cow::Borrowed(REGION_HOST),
-            bytes,
-        };
+        let env = read(env_file, "the env file")?;
+        if let Some(number) = wrong_line(&env) {
+            let path = env_file.display();
+            // The line itself may be a secret.
+            return Err(
+                Failure::invalid(format!("line {number} of `{path}` is not NAME=value"))
+                    .with_hint("every release on the hosts gets these lines as its environment"),
+            );
+        }
         Ok(Self {
             region_host_sha256: region_host.sha256(),
             region_host: region_host.bytes,
             deploy_key: format!("{public}\n").into_bytes(),
-            env: read(env_file, "the env file")?,
+            env,
         })
     }
 
@@ -77,6 +68,60 @@ impl Uploads {
         }
         parts
     }
+}
+
+/// The `region-host` to upload; by default the one beside this program.
+pub(crate) fn region_host_of(named: Option<&Path>) -> Result<Part, Failure> {
+    let beside = || -> std::io::Result<PathBuf> {
+        Ok(std::env::current_exe()?.with_file_name("region-host"))
+    };
+    let path = match named {
+        Some(path) => path.to_owned(),
+        None => beside().invalid(|| "cannot find this program".to_owned())?,
+    };
+    let bytes = read(&path, "region-host").hint(
+        "name it with --region-host; it must be built for Linux and the server's architecture",
+    )?;
+    if !bytes.starts_with(b"\x7fELF") {
+        let text = format!("`{}` is not a Linux executable", path.display());
+        return Err(Failure::invalid(text)
+            .with_hint("build region-host for the server, and name it with --region-host"));
+    }
+    Ok(part(REGION_HOST, bytes))
+}
+
+/// The first line that is neither NAME=value, nor empty, nor a comment. As `region-host install` reads them.
+fn wrong_line(env: &[u8]) -> Option<usize> {
+    let is_name = |name: &[u8]| {
+        !name.is_empty()
+            && !name[0].is_ascii_digit()
+            && name.iter().all(|b| b.is_ascii_alphanumeric() || *b == b'_')
+    };
+    let right = |line: &[u8]| {
+        let line = line.trim_ascii();
+        let name = line.split(|b| *b == b'=').next().unwrap_or_default();
+        line.is_empty() || line.starts_with(b"#") || (line.contains(&b'=') && is_name(name))
+    };
+    env.split(|b| *b == b'\n')
+        .position(|line| !right(line))
+        .map(|at| at + 1)
+}
+
+/// Refuses a private key that opens none of these accounts: type and base64 of the public halves. One with a passphrase is
+/// left to ssh and its agent.
+pub(crate) async fn opens_root(private: &Path, root_keys: &[String]) -> Result<(), Failure> {
+    read(private, "root's key")?;
+    let Ok(public) = host_key::public_half(private).await else {
+        return Ok(());
+    };
+    let words: Vec<&str> = public.split_whitespace().take(2).collect();
+    if root_keys.contains(&words.join(" ")) {
+        return Ok(());
+    }
+    let text = format!("`{}` is none of provision.root_keys", private.display());
+    Err(Failure::invalid(text).with_hint(
+        "name the private half of one of them, or add its public half to provision.root_keys",
+    ))
 }
 
 /// The script itself.

@@ -116,6 +116,7 @@ impl Pair<'_> {
         });
         let part = match which {
             0 => Part::Primary {
+                first: true,
                 standbys: vec![self.replica(1)],
                 sync,
             },

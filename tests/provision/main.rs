@@ -11,6 +11,7 @@ mod first_session;
 mod killed;
 mod machines;
 mod plan;
+mod refused;
 mod region;
 mod residency;
 mod stopped;

@@ -155,6 +155,7 @@ fn shellcheck_finds_nothing_in_the_script_that_sets_a_server_up() {
         cluster: "eu".to_owned(),
         node: "eu-1".to_owned(),
         part: Part::Primary {
+            first: true,
             standbys: Vec::new(),
             sync: Some(0),
         },

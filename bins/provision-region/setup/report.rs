@@ -13,7 +13,7 @@ use crate::apply::{self, Applied, Ending};
 use crate::texts;
 
 /// Adds to the report of the orders what was done with the servers, and what it ends with.
-pub(crate) fn of(mut report: Report, region: &str, outcome: &Outcome) -> Report {
+pub(crate) fn of(mut report: Report, again: &str, outcome: &Outcome) -> Report {
     let did = &outcome.did;
     let mut changed = report.result["changed"] == true;
     let mut rows = Vec::new();
@@ -140,9 +140,9 @@ pub(crate) fn of(mut report: Report, region: &str, outcome: &Outcome) -> Report 
                 report.summary, end.text
             );
             report.hints.extend(end.hint.map(str::to_owned));
-            report.hints.push(format!(
-                "then again: provision-region --region {region} goes on where it stands"
-            ));
+            report
+                .hints
+                .push(format!("then again: {again} goes on where it stands"));
         }
     }
     report

@@ -34,6 +34,8 @@ pub struct Machine {
     pub wireguard: Option<String>,
     /// The fact of that name.
     pub certificate: Option<String>,
+    /// Whether it has a Postgres with rows; `None`: nobody has asked it.
+    pub rows: Option<bool>,
     /// Whether it has had its first session.
     pub settled: bool,
     /// Id of the volume for its data.
@@ -115,6 +117,7 @@ pub fn machines(product: &str, inventories: &[&Inventory]) -> Vec<Machine> {
                     .get(WIREGUARD)
                     .and_then(|key| wireguard_key(key)),
                 certificate: None,
+                rows: None,
                 settled: found.labels.contains_key(FINAL_KEY)
                     && !found.labels.contains_key(HOST_KEY),
                 volume: inventory.id(Kind::Volume, &volume_name(&found.name)),
@@ -242,6 +245,7 @@ impl Facts<'_> {
             && server.database.is_none()
         {
             let part = Part::Primary {
+                first: false,
                 standbys: Vec::new(),
                 sync: None,
             };
@@ -381,6 +385,7 @@ impl Facts<'_> {
             let all = absent.is_empty();
             missing.extend(absent.into_iter().filter_map(Result::err));
             Part::Primary {
+                first: !cluster.standbys.iter().any(|node| self.may_have_rows(node)),
                 standbys: standbys.into_iter().filter_map(Result::ok).collect(),
                 sync: (phase == Phase::Synchronous && all).then_some(cluster.sync),
             }
@@ -401,6 +406,12 @@ impl Facts<'_> {
             }
         };
         Some(self.node(machine, cluster, node, logins, part))
+    }
+
+    /// A server without a first session has no Postgres yet; any other says it, or nobody knows.
+    fn may_have_rows(&self, node: &Node) -> bool {
+        self.lives(node)
+            .is_some_and(|machine| machine.settled && machine.rows != Some(false))
     }
 
     fn node(

@@ -282,7 +282,7 @@ fn a_primary_waits_for_its_standbys_in_the_last_phase_only_and_only_for_all_of_t
     ] {
         let (database, missing) = part(&machines, phase);
         assert_eq!(missing, Vec::<String>::new());
-        let Part::Primary { standbys, sync } = database.part else {
+        let Part::Primary { standbys, sync, .. } = database.part else {
             panic!("no primary");
         };
         assert_eq!(sync, expected, "{phase:?}");
@@ -299,7 +299,7 @@ fn a_primary_waits_for_its_standbys_in_the_last_phase_only_and_only_for_all_of_t
     (hel.certificate, hel.settled) = (None, false);
     let (database, missing) = part(&machines, Phase::Synchronous);
     assert_eq!(missing, ["standby `eu-hel` is not there yet"]);
-    let Part::Primary { standbys, sync } = database.part else {
+    let Part::Primary { standbys, sync, .. } = database.part else {
         panic!("no primary");
     };
     assert_eq!((standbys.len(), sync), (1, None));

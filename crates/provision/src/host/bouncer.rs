@@ -167,6 +167,8 @@ const UNIT: &str = "[Unit]
 After=regionwise-mesh.service postgresql.service
 
 [Service]
+# What it reads now is what is loaded.
+ExecStartPre=-+/usr/local/lib/regionwise/bouncer note_loaded
 ExecStart=
 ExecStart=/usr/sbin/pgbouncer /etc/regionwise/pgbouncer/pgbouncer.ini
 ";

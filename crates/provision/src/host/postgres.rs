@@ -49,6 +49,8 @@ pub struct Database {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Part {
     Primary {
+        /// Whether there may be no rows yet: no standby has any, and each that could have some was asked.
+        first: bool,
         /// All that may receive.
         standbys: Vec<Replica>,
         /// `Some(n)`: n of them must confirm a commit, from the moment on at which all stream; `None` leaves it as it is.
@@ -123,6 +125,17 @@ pub(super) fn keys(database: &Database, mesh: Option<&Mesh>) -> Vec<Step> {
             &[],
         ),
         Step {
+            name: "database-rows",
+            reason: "a primary must not begin anew while a standby has its rows",
+            action: Action::Fact(Fact {
+                fact: "rows",
+                shell: format!(
+                    "if ls {TOP}/*/PG_VERSION > /dev/null 2>&1; then echo yes; else echo no; fi"
+                ),
+            }),
+            guard: None,
+        },
+        Step {
             name: "database-certificate",
             reason: "the other nodes trust exactly this one",
             action: Action::Fact(Fact {
@@ -152,9 +165,9 @@ pub(super) fn steps(database: &Database, mesh: Option<&Mesh>) -> Vec<Step> {
     steps.extend(keys(database, mesh));
     steps.extend(files(database, mesh));
     steps.extend(volume(database));
-    steps.extend(cluster());
+    steps.extend(cluster(&database.part));
     match &database.part {
-        Part::Primary { standbys, sync } => {
+        Part::Primary { standbys, sync, .. } => {
             let names = sync.map(|count| config::sync_names(count, standbys));
             steps.extend(primary(names.as_deref()));
         }
@@ -284,7 +297,12 @@ fn volume(database: &Database) -> Vec<Step> {
 }
 
 /// A node that runs, whatever its part. Nothing here restarts one.
-fn cluster() -> Vec<Step> {
+fn cluster(part: &Part) -> Vec<Step> {
+    // As an argument, not in a file: that a standby has rows by now must change nothing here.
+    let make = match part {
+        Part::Primary { first: true, .. } => "make_cluster first",
+        _ => "make_cluster",
+    };
     vec![
         tool(
             "database-sizes",
@@ -297,7 +315,7 @@ fn cluster() -> Vec<Step> {
             "database-cluster",
             "made once, in an empty place",
             "cluster_made",
-            "make_cluster",
+            make,
             &[],
         ),
         tool(

@@ -51,6 +51,7 @@ fn database() -> Database {
         cluster: "eu".to_owned(),
         node: "eu-1".to_owned(),
         part: Part::Primary {
+            first: true,
             standbys: vec![replica("eu-2", Some("TUlJ")), replica("eu-3", None)],
             sync: Some(1),
         },
@@ -416,7 +417,11 @@ fn whether_commits_wait_changes_one_step_and_no_file() {
         };
         steps(&Server {
             database: Some(Database {
-                part: Part::Primary { standbys, sync },
+                part: Part::Primary {
+                    first: true,
+                    standbys,
+                    sync,
+                },
                 ..database()
             }),
             ..server()

@@ -11,6 +11,7 @@ settings=/etc/regionwise/pgbouncer
 # shellcheck source=/dev/null
 . "$settings/server"
 unit=pgbouncer.service
+loaded=/run/regionwise/pgbouncer-loaded
 staged=${2:-}
 
 die() {
@@ -64,14 +65,24 @@ ours() {
   tr '\0' ' ' < "/proc/$(systemctl show -p MainPID --value "$unit")/cmdline" | grep -qF " $settings/pgbouncer.ini "
 }
 
+# What it reads at a start and at a reload.
+files() {
+  cat "$settings/pgbouncer.ini" "$settings/prepared.ini" "$settings/users.txt" "$settings"/*.crt 2> /dev/null | sha256sum
+}
+
+note_loaded() {
+  mkdir -p "${loaded%/*}" && files > "$loaded"
+}
+
 running_so() {
+  files | cmp -s - "$loaded" || return 1
   systemctl -q is-active "$unit" && systemctl -q is-enabled "$unit" && ours && ss -Hltn "sport = :$port" | grep -q .
 }
 
 # Debian's package has started one with its own configuration, which knows no database.
 run() {
   systemctl daemon-reload && systemctl --quiet enable "$unit" || exit 1
-  if ours; then systemctl reload "$unit"; else systemctl restart "$unit"; fi || exit 1
+  if ours; then note_loaded && systemctl reload "$unit"; else systemctl restart "$unit"; fi || { rm -f "$loaded"; exit 1; }
   for _ in 1 2 3 4 5 6 7 8 9 10; do
     ! running_so || return 0
     sleep 1
@@ -84,7 +95,7 @@ notes() {
 }
 
 case ${1:-} in
-  users_so | set_users | prepared_so | set_prepared | running_so | run) "$1" ;;
+  users_so | set_users | prepared_so | set_prepared | running_so | run | note_loaded) "$1" ;;
   notes) notes || exit 1 ;;
   *)
     echo 'bouncer: no such verb' >&2

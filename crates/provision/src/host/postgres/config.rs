@@ -4,7 +4,7 @@ use std::fmt::Write;
 use std::net::IpAddr;
 
 use super::{
-    Account, AccountKind, CERTIFICATE, Database, HEARTBEAT, KEY, Part, Replica, SETTINGS, TOP,
+    Account, AccountKind, CERTIFICATE, Database, HEARTBEAT, KEY, Part, Replica, SETTINGS, TOOL, TOP,
 };
 use crate::host::mesh::Mesh;
 use crate::script::quoted;
@@ -287,6 +287,10 @@ RequiresMountsFor={TOP}
 # Its addresses are those of the mesh and of the private network.
 Wants=network-online.target
 After=network-online.target regionwise-mesh.service
+
+[Service]
+# What it reads now is what is loaded.
+ExecStartPre=-+{TOOL} note_loaded
 "
     )
 }

@@ -3,7 +3,7 @@
 # Written by provision-region. One Postgres node, as /etc/regionwise/postgres/node says it. What ends in _made or _so is a
 # question that changes nothing. Never makes a cluster in a place where anything is, and never restarts one.
 #
-#   postgres VERB [DIRECTORY OF STAGED FILES, OR NAMES FOR sync]
+#   postgres VERB [DIRECTORY OF STAGED FILES, OR NAMES FOR sync, OR first FOR make_cluster]
 set -u
 umask 022
 export LC_ALL=C
@@ -12,18 +12,23 @@ settings=/etc/regionwise/postgres
 # shellcheck source=/dev/null
 . "$settings/node"
 top=/var/lib/postgresql/regionwise
+loaded=/run/regionwise/postgres-loaded
 staged=${2:-}
 sync=${2:-}
+first=${2:-}
 
 die() {
   echo "$1"
   exit 1
 }
 
-# Of our cluster, else the newest that is installed.
+# Of our cluster, else of data that a kept volume has brought, else the newest that is installed.
 version=
 for there in /etc/postgresql/*/regionwise/conf.d; do
   [ -d "$there" ] && version=${there#/etc/postgresql/} && version=${version%%/*}
+done
+for there in "$top"/*/PG_VERSION; do
+  [ -n "$version" ] || [ ! -s "$there" ] || version=$(cat "$there")
 done
 # shellcheck disable=SC2012  # they are numbers
 [ -n "$version" ] || version=$(ls /usr/lib/postgresql | sort -n | tail -n 1)
@@ -36,9 +41,9 @@ as_postgres() {
   runuser -u postgres -- "$@"
 }
 
-# sql DATABASE, with the statements on stdin.
+# sql DATABASE, with the statements on stdin. A standby that is gone must not hold up what brings the next one.
 sql() {
-  as_postgres psql -X -q -A -t -v ON_ERROR_STOP=1 -h /var/run/postgresql -p 5432 -d "$1"
+  PGOPTIONS='-c synchronous_commit=local -c lock_timeout=30s' as_postgres psql -X -q -A -t -v ON_ERROR_STOP=1 -h /var/run/postgresql -p 5432 -d "$1"
 }
 
 # The one value of a query about the server.
@@ -128,6 +133,11 @@ cluster_made() {
 
 make_cluster() {
   [ -z "$volume" ] || volume_made || die "volume $volume is not mounted at $top"
+  [ -x "$programs/postgres" ] || die "the data in $data are of Postgres $version, which this system does not have: install postgresql-$version, or upgrade them by hand"
+  for other in "$top"/*/PG_VERSION; do
+    [ ! -s "$other" ] || [ "$other" = "$data/PG_VERSION" ] \
+      || die "${other%/PG_VERSION} has data, too: a new cluster beside them would hide them; move away what is not wanted"
+  done
   if [ -s "$data/PG_VERSION" ]; then
     case $part in
       primary) ! is_standby || die "$data is a standby, and $node shall be the primary of $cluster: fence the old primary, then promote it" ;;
@@ -148,6 +158,8 @@ make_cluster() {
 
 # C.UTF-8 compares code points, so no library's version can change the order of an index, on no node.
 seed_primary() {
+  [ "$first" = first ] \
+    || die "a standby of $cluster has rows, or could not be asked, and a new primary would begin without them: promote that standby and say so in regions.toml, or move its data away"
   as_postgres "$programs/initdb" -D "$data.new" --data-checksums --encoding=UTF8 --locale=C.UTF-8 \
     --auth-local=peer --auth-host=reject --no-instructions || die 'initdb failed'
 }
@@ -162,6 +174,8 @@ seed_standby() {
 
 # Debian's tools know the cluster from here on. They want its configuration, which then is ours.
 adopt() {
+  # A kept volume may come from a system on which postgres had another number.
+  [ "$(stat -c %U "$data/PG_VERSION")" = postgres ] || chown -R postgres:postgres "$data" || exit 1
   rm -rf "$configuration"
   for file in postgresql.conf pg_hba.conf pg_ident.conf; do
     rm -f "$data/$file" && install -m 600 -o postgres -g postgres /dev/null "$data/$file" || exit 1
@@ -185,7 +199,18 @@ run() {
   within 60 answers || die "Postgres does not answer: $(tail -n 3 "/var/log/postgresql/postgresql-$version-regionwise.log")"
 }
 
+# What Postgres reads at a start and at a reload. Only what was read counts, not what lies there: a run may end in between.
+files() {
+  cat "$settings/regionwise.conf" "$settings/pg_hba.conf" "$settings/pg_ident.conf" "$settings/peers.crt" "$settings/primary.crt" \
+    "$settings/server.crt" "$settings/sizes.conf" "$settings/sync.conf" 2> /dev/null | sha256sum
+}
+
+note_loaded() {
+  mkdir -p "${loaded%/*}" && files > "$loaded"
+}
+
 configured_so() {
+  files | cmp -s - "$loaded" || return 1
   wrong=$(value "SELECT string_agg(concat_ws(' ', sourcefile, sourceline, name, error), '; ') FROM pg_file_settings
     WHERE error IS NOT NULL AND error <> 'setting could not be applied'") || return 1
   wrong=$wrong$(value "SELECT string_agg(concat('pg_hba.conf ', line_number, ' ', error), '; ') FROM pg_hba_file_rules WHERE error IS NOT NULL") || return 1
@@ -193,7 +218,9 @@ configured_so() {
 }
 
 configure() {
-  value 'SELECT pg_reload_conf()'
+  note_loaded && value 'SELECT pg_reload_conf()' && return
+  rm -f "$loaded"
+  return 1
 }
 
 ## What a primary has
@@ -329,7 +356,7 @@ identity() {
 }
 
 stream() {
-  value 'SELECT pg_reload_conf()' > /dev/null
+  configure > /dev/null
   within 60 streams_so && return
   ours=$(state 'Database system identifier')
   theirs=$(identity 2> /dev/null)
@@ -340,7 +367,8 @@ stream() {
 
 # An index that was sorted by another version of a library finds rows no more, and says nothing.
 collations_so() {
-  for one in $(value 'SELECT datname FROM pg_database WHERE datallowconn'); do
+  databases=$(value 'SELECT datname FROM pg_database WHERE datallowconn') || return 1
+  for one in $databases; do
     other=$(echo "SELECT string_agg(DISTINCT collname || ' ' || collversion, ', ') FROM pg_collation
       JOIN pg_index ON pg_collation.oid = ANY (indcollation) WHERE collversion <> pg_collation_actual_version(pg_collation.oid)
       UNION SELECT datcollate || ' ' || datcollversion FROM pg_database
@@ -363,7 +391,7 @@ notes() {
 }
 
 case ${1:-} in
-  volume_made | make_volume | sizes_so | set_sizes | cluster_made | make_cluster | running_so | run | configured_so | configure \
+  volume_made | make_volume | sizes_so | set_sizes | cluster_made | make_cluster | running_so | run | configured_so | configure | note_loaded \
     | replicas_so | make_replicas | accounts_so | make_accounts | sync_so | set_sync | streams_so | stream | collations_so | notes)
     "$1"
     ;;
