@@ -18,6 +18,7 @@ mod region;
 mod setup;
 mod status;
 mod texts;
+mod upgrade;
 mod uploads;
 
 use std::process::ExitCode;
@@ -52,6 +53,8 @@ enum Verb {
     Status(status::Args),
     /// Compare what is there with regions.toml, and end 10 when it differs; changes nothing.
     Drift(status::Drift),
+    /// Put another region-host on every host, one after the other, or go back to the one before.
+    Upgrade(upgrade::Args),
     /// Put our label on resources that have the names of a region's and were made by hand.
     Adopt(adopt::Args),
 }
@@ -80,6 +83,7 @@ async fn run(args: Args, context: &Context) -> Result<Report, Failure> {
             let looking = Box::pin(status::drift(common, args, context));
             context.signals.end(looking).await
         }
+        Some(Verb::Upgrade(args)) => upgrade::run(common, args, context).await,
         Some(Verb::Adopt(args)) => adopt::run(common, args, context).await,
     }
 }

@@ -23,6 +23,7 @@ pub mod script;
 pub mod step;
 mod trouble;
 pub mod trust;
+pub mod upgrade;
 mod wanted;
 
 pub use catalogue::{Catalogue, Offer, Prices, Product, Stock};
