@@ -8,7 +8,7 @@ use regionwise_lab::guests::{Guest, Machine};
 use regionwise_rollout::Verdict;
 
 use crate::setting_up::{DEPLOY, Desk, PREFLIGHT, ROLLBACK, SMOKE};
-use crate::world;
+use crate::{upgrade, world};
 
 /// Everything that a provisioning could change. The journal, caches and lists of apt change by themselves.
 const STATE: &str = r"
@@ -110,6 +110,7 @@ fn one_command_makes_a_bare_server_a_host_and_what_it_serves_comes_back_after_a_
     only_the_documented_ports_answer(&desk);
     the_system_is_as_documented(guest);
     a_release_serves_and_one_command_leads_back(&desk);
+    upgrade::a_new_one_comes_a_bad_one_goes_and_the_one_before_comes_back(&desk);
     guest.reboot().unwrap();
     let status = desk.run(DEPLOY, &["status"], Verdict::Proceed);
     assert!(status.text().contains("`v1` serves"), "{}", status.text());

@@ -14,4 +14,6 @@ mod first_session;
 mod host;
 mod script;
 mod setting_up;
+mod three_regions;
+mod upgrade;
 mod world;

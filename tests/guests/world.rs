@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use regionwise_lab::guests::{Guests, Image, Machine};
 
 /// What a host installs. The guests have a repository with exactly these and what they need.
-const PACKAGES: [&str; 12] = [
+const PACKAGES: [&str; 11] = [
     "haproxy",
     "nftables",
     "unattended-upgrades",
@@ -17,7 +17,6 @@ const PACKAGES: [&str; 12] = [
     "postgresql",
     "redis-server",
     "pgbouncer",
-    "pgbackrest",
 ];
 
 /// Where the guests of that test are.

@@ -22,6 +22,7 @@ if [ "$job" = apply ]; then
   echo "$(stat -c %a "$REGIONWISE_ROOT_KEY") $(wc -l < "$REGIONWISE_ROOT_KEY") $(wc -l < "$REGIONWISE_ENV_FILE")" > "$STAND_IN/files"
   echo "$REGIONWISE_ROOT_KEY" > "$STAND_IN/root-key-path"
   echo '203.0.113.7 ssh-ed25519 AAAA' >> known_hosts
+  mkdir certificates && echo PEM > certificates/eu-primary.pem
   echo 'not ours' > left-over
 fi
 read -r _ word code reason < <(grep "^$job " "$STAND_IN/plan")
@@ -153,7 +154,7 @@ fn what_is_applied_is_the_plan_that_was_shown_and_its_keys_go_and_its_host_keys_
     );
     assert_eq!(
         pushed(&site, "provisioned"),
-        "github-actions[bot]: provision eu-central: addresses and host keys\n\nknown_hosts\n"
+        "github-actions[bot]: provision eu-central: addresses, host keys, certificates\n\ncertificates/eu-primary.pem\nknown_hosts\n"
     );
 }
 

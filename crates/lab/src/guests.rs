@@ -14,7 +14,7 @@ use std::io;
 use std::net::{SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
-use std::sync::Arc;
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use crate::processes;
@@ -66,6 +66,8 @@ pub struct Guests {
     directory: PathBuf,
     /// Held for the whole life: two test runs never share a directory.
     _lock: File,
+    // After the guests have ended.
+    _room: Room,
 }
 
 impl Guests {
@@ -106,6 +108,7 @@ impl Guests {
     /// When another process has guests in `directory`, or anything cannot be started. Nothing is left then.
     pub fn boot(directory: &Path, image: &Image, machines: &[Machine]) -> Result<Self, GuestError> {
         Self::possible()?;
+        let room = Room::for_guests(machines.len());
         let lock = claim(directory)?;
         let network = Arc::new(Network::make(directory)?);
         let mut guests = Self {
@@ -113,6 +116,7 @@ impl Guests {
             network,
             directory: directory.to_owned(),
             _lock: lock,
+            _room: room,
         };
         for (machine, number) in machines.iter().zip(1..) {
             let guest = Guest::boot(&guests.network, image, directory, machine, number)?;
@@ -147,6 +151,36 @@ impl Guests {
     /// Where consoles, keys and known_hosts of these guests are.
     pub fn directory(&self) -> &Path {
         &self.directory
+    }
+}
+
+/// Guests that this process may run at a time. Each keeps a core busy while it boots and installs, and with more of them on
+/// two cores ssh runs into its own time limits.
+const TOGETHER: usize = 3;
+
+static TAKEN: Mutex<usize> = Mutex::new(0);
+static LEFT: Condvar = Condvar::new();
+
+/// Room for some guests, given back when this goes.
+struct Room(usize);
+
+impl Room {
+    /// Waits until there is room. More than fit run alone.
+    fn for_guests(wanted: usize) -> Self {
+        let wanted = wanted.min(TOGETHER);
+        let taken = TAKEN.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut taken = LEFT
+            .wait_while(taken, |taken| *taken + wanted > TOGETHER)
+            .unwrap_or_else(PoisonError::into_inner);
+        *taken += wanted;
+        Self(wanted)
+    }
+}
+
+impl Drop for Room {
+    fn drop(&mut self) {
+        *TAKEN.lock().unwrap_or_else(PoisonError::into_inner) -= self.0;
+        LEFT.notify_all();
     }
 }
 

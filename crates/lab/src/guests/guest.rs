@@ -245,7 +245,7 @@ impl Guest {
             "-o",
             "IdentitiesOnly=yes",
             "-o",
-            "ConnectTimeout=5",
+            "ConnectTimeout=30",
             "-o",
             "LogLevel=ERROR",
         ]);
