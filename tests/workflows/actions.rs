@@ -28,7 +28,7 @@ const BINARIES: [(&str, &[&str]); 9] = [
     ("preflight", &[""]),
     (
         "provision-region",
-        &["", "status", "drift", "adopt", "host"],
+        &["", "status", "drift", "adopt", "host", "upgrade"],
     ),
     ("report-rollout", &["environments", "deployment", "finish"]),
     ("rollback-region", &[""]),

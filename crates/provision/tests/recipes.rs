@@ -76,6 +76,7 @@ fn machines(topology: &Topology, regions: &[&str]) -> Vec<Machine> {
                 address: [203, 0, 113, number].into(),
                 wireguard: Some(format!("key of {}", wanted.name)),
                 certificate: Some(format!("certificate of {}", wanted.name)),
+                rows: Some(true),
                 settled: true,
                 volume: (server.role == Role::Database).then_some(7),
             });
@@ -303,6 +304,33 @@ fn a_primary_waits_for_its_standbys_in_the_last_phase_only_and_only_for_all_of_t
         panic!("no primary");
     };
     assert_eq!((standbys.len(), sync), (1, None));
+}
+
+#[test]
+fn a_primary_begins_without_rows_only_while_no_standby_may_have_any() {
+    let topology = topology(&[]);
+    let logins = logins();
+    let first = |change: &dyn Fn(&mut Machine)| {
+        let mut machines = machines(&topology, &["eu-central"]);
+        for machine in &mut machines {
+            machine.rows = Some(false);
+        }
+        let nbg = machines.iter().position(|machine| machine.host == "eu-nbg");
+        change(&mut machines[nbg.unwrap()]);
+        let facts = facts(&topology, &machines, &logins);
+        let recipe = facts.recipe(find(&machines, "eu-primary"), Phase::Whole);
+        match recipe.server.database.unwrap().part {
+            Part::Primary { first, .. } => first,
+            Part::Standby { .. } => panic!("no primary"),
+        }
+    };
+    assert!(first(&|_| ()), "nobody has rows");
+    assert!(!first(&|nbg| nbg.rows = Some(true)), "it would hide them");
+    assert!(!first(&|nbg| nbg.rows = None), "nobody knows");
+    assert!(
+        first(&|nbg| (nbg.rows, nbg.settled) = (None, false)),
+        "a server that nobody has logged in to has no Postgres"
+    );
 }
 
 #[test]

@@ -457,7 +457,7 @@ fn the_keys_come_without_any_peer_and_are_the_first_of_the_same_steps() {
             _ => None,
         })
         .collect();
-    assert_eq!(facts, ["wireguard", "certificate"]);
+    assert_eq!(facts, ["wireguard", "rows", "certificate"]);
     let nobody = Mesh {
         peers: Vec::new(),
         ..mesh()
