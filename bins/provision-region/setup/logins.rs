@@ -118,6 +118,16 @@ impl Secrets {
                     .with_hint("an account is the same on all nodes of a cluster"));
             }
         }
+        let watches = |known: &&Account| known.kind == kind;
+        if let Some(other) = logins.accounts.iter().find(watches) {
+            let text = format!(
+                "{what} has the account `{name}`, and a node before it `{}`",
+                other.name
+            );
+            return Err(Failure::invalid(text).with_hint(
+                "one account watches all nodes of a cluster: it is made on the primary",
+            ));
+        }
         self.passwords.insert(key, password);
         logins.accounts.push(account);
         Ok(())
@@ -238,6 +248,10 @@ mod tests {
             (
                 "postgres://Other-One:hunter2hunter2@[fd00::2]/shop",
                 "cannot be made",
+            ),
+            (
+                "postgres://other:hunter2hunter2@[fd00::2]/shop",
+                "a node before it `lag`",
             ),
             (
                 "postgres://other:hun%20ter2@[fd00::2]/shop",
