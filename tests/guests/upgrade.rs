@@ -70,6 +70,13 @@ pub(crate) fn a_new_one_comes_a_bad_one_goes_and_the_one_before_comes_back(desk:
     assert_eq!(sums(), [first.clone(), second.clone()]);
     let run = upgrade(&["--back"], Verdict::Proceed);
     assert_eq!(changed(&run), true);
-    assert_eq!(sums(), [second, first]);
+    assert_eq!(sums(), [second.clone(), first.clone()]);
+    let run = upgrade(&["--back"], Verdict::Proceed);
+    assert_eq!(changed(&run), false, "back twice does not lead forwards");
+    assert_eq!(sums(), [second, first.clone()]);
     serves();
+
+    // As everything else on this host expects it.
+    upgrade(&["--region-host", "region-host"], Verdict::Proceed);
+    assert_eq!(sums()[0], first);
 }
