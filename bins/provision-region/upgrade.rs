@@ -65,15 +65,19 @@ pub(crate) async fn run(
         Some(name) => vec![common.region(&topology, name)?],
         None => topology.regions.iter().collect(),
     };
+    let hosts: Vec<(&Region, &Host)> = regions
+        .iter()
+        .flat_map(|region| region.hosts.iter().map(move |host| (*region, host)))
+        .collect();
+    if hosts.is_empty() {
+        let text = format!("no host in {} has an address yet", common.config.display());
+        return Err(Failure::invalid(text).with_hint("provision-region --region NAME makes them"));
+    }
     let new = match args.back {
         true => None,
         false => Some(uploads::region_host_of(args.region_host.as_deref())?),
     };
     let reach = context.reach(common, &topology)?;
-    let hosts: Vec<(&Region, &Host)> = regions
-        .iter()
-        .flat_map(|region| region.hosts.iter().map(move |host| (*region, host)))
-        .collect();
     let upgrade = Upgrade {
         topology: &topology,
         access: &reach.access,

@@ -103,3 +103,12 @@ fn drift_names_the_servers_that_nobody_has_set_up() {
     let said = run.json["findings"].to_string();
     assert!(said.contains("never set up: shop-us-1"), "{said}");
 }
+
+#[test]
+fn an_upgrade_of_no_host_is_no_success() {
+    let world = World::new();
+    for words in [&["upgrade"][..], &["upgrade", "--region", "us-east"]] {
+        let run = world.run(words).ends(2);
+        assert!(run.summary().contains("has an address yet"), "{}", run.json);
+    }
+}
