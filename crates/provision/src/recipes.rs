@@ -408,10 +408,10 @@ impl Facts<'_> {
         Some(self.node(machine, cluster, node, logins, part))
     }
 
-    /// A server without a first session has no Postgres yet; any other says it, or nobody knows.
+    /// What it said counts. A server that nobody has logged in to has no Postgres yet; of any other nobody knows.
     fn may_have_rows(&self, node: &Node) -> bool {
         self.lives(node)
-            .is_some_and(|machine| machine.settled && machine.rows != Some(false))
+            .is_some_and(|machine| machine.rows.unwrap_or(machine.settled))
     }
 
     fn node(

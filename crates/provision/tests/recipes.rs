@@ -328,6 +328,10 @@ fn a_primary_begins_without_rows_only_while_no_standby_may_have_any() {
     assert!(!first(&|nbg| nbg.rows = Some(true)), "it would hide them");
     assert!(!first(&|nbg| nbg.rows = None), "nobody knows");
     assert!(
+        !first(&|nbg| (nbg.rows, nbg.settled) = (Some(true), false)),
+        "a new server may have got a volume that was kept"
+    );
+    assert!(
         first(&|nbg| (nbg.rows, nbg.settled) = (None, false)),
         "a server that nobody has logged in to has no Postgres"
     );
