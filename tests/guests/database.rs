@@ -118,6 +118,7 @@ impl Pair<'_> {
             0 => Part::Primary {
                 first: true,
                 standbys: vec![self.replica(1)],
+                known: vec![self.replica(1).node],
                 sync,
             },
             _ => Part::Standby {

@@ -157,6 +157,7 @@ fn shellcheck_finds_nothing_in_the_script_that_sets_a_server_up() {
         part: Part::Primary {
             first: true,
             standbys: Vec::new(),
+            known: Vec::new(),
             sync: Some(0),
         },
         volume: Some(4711),

@@ -247,6 +247,7 @@ impl Facts<'_> {
             let part = Part::Primary {
                 first: false,
                 standbys: Vec::new(),
+                known: Vec::new(),
                 sync: None,
             };
             server.database = Some(self.node(machine, cluster, node, logins, part));
@@ -387,6 +388,11 @@ impl Facts<'_> {
             Part::Primary {
                 first: !cluster.standbys.iter().any(|node| self.may_have_rows(node)),
                 standbys: standbys.into_iter().filter_map(Result::ok).collect(),
+                known: cluster
+                    .standbys
+                    .iter()
+                    .map(|node| node.name.clone())
+                    .collect(),
                 sync: (phase == Phase::Synchronous && all).then_some(cluster.sync),
             }
         } else {

@@ -53,6 +53,8 @@ pub enum Part {
         first: bool,
         /// All that may receive.
         standbys: Vec<Replica>,
+        /// Every standby that the cluster is to have, also one that is not there: only of others nobody waits any more.
+        known: Vec<String>,
         /// `Some(n)`: n of them must confirm a commit, from the moment on at which all stream; `None` leaves it as it is.
         sync: Option<u32>,
     },
@@ -303,7 +305,7 @@ fn cluster(part: &Part) -> Vec<Step> {
         Part::Primary { first: true, .. } => "make_cluster first",
         _ => "make_cluster",
     };
-    vec![
+    let mut steps = vec![
         tool(
             "database-sizes",
             "memory and disk are those of this server",
@@ -325,21 +327,32 @@ fn cluster(part: &Part) -> Vec<Step> {
             "run",
             &["database-unit"],
         ),
-        tool(
-            "database-reload",
-            "it has read what the files say, and takes it",
-            "configured_so",
-            "configure",
-            &[
-                "database-config",
-                "database-logins",
-                "database-names",
-                "database-peers",
-                "database-sizes",
-                "database-key",
-            ],
-        ),
-    ]
+    ];
+    if let Part::Primary { .. } = part {
+        steps.push(tool(
+            "database-departed",
+            "commits must not wait for a standby that is let in no more",
+            "departed_so",
+            "forget_departed",
+            &[],
+        ));
+    }
+    steps.push(tool(
+        "database-reload",
+        "it has read what the files say, and takes it",
+        "configured_so",
+        "configure",
+        &[
+            "database-config",
+            "database-logins",
+            "database-names",
+            "database-peers",
+            "database-sizes",
+            "database-key",
+            "database-departed",
+        ],
+    ));
+    steps
 }
 
 /// The names come as an argument, not as a file: leaving them as they are must change nothing.

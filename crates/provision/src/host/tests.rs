@@ -53,6 +53,7 @@ fn database() -> Database {
         part: Part::Primary {
             first: true,
             standbys: vec![replica("eu-2", Some("TUlJ")), replica("eu-3", None)],
+            known: ["eu-2", "eu-3"].map(str::to_owned).to_vec(),
             sync: Some(1),
         },
         volume: Some(4711),
@@ -420,6 +421,7 @@ fn whether_commits_wait_changes_one_step_and_no_file() {
                 part: Part::Primary {
                     first: true,
                     standbys,
+                    known: Vec::new(),
                     sync,
                 },
                 ..database()

@@ -90,6 +90,10 @@ pub(super) fn node(database: &Database) -> String {
         Part::Primary { standbys, .. } => standbys.iter().map(|one| one.node.as_str()).collect(),
         Part::Standby { .. } => Vec::new(),
     };
+    let known = match &database.part {
+        Part::Primary { known, .. } => known.as_slice(),
+        Part::Standby { .. } => &[],
+    };
     let (part, primary) = match &database.part {
         Part::Primary { .. } => ("primary", ""),
         Part::Standby { primary } => ("standby", primary.node.as_str()),
@@ -103,6 +107,7 @@ pub(super) fn node(database: &Database) -> String {
         ("primary", primary),
         ("conninfo", &conninfo(database).unwrap_or_default()),
         ("standbys", &names.join(" ")),
+        ("known", &known.join(" ")),
         ("database", &database.database),
         ("accounts", &accounts.join(" ")),
         ("owner", name(AccountKind::App)),

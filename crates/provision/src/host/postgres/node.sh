@@ -334,13 +334,48 @@ all_stream() {
   [ -z "$missing" ]
 }
 
+# The standbys that commits wait for.
+waited_for() {
+  [ ! -e "$settings/sync.conf" ] || grep -o '"[a-z0-9-]*"' "$settings/sync.conf" | tr -d '"'
+}
+
+is_known() {
+  case " $known " in
+    *" $1 "*) ;;
+    *) return 1 ;;
+  esac
+}
+
+# Who is not of the cluster any more is let in no more: commits would wait for ever. One that is only absent keeps its vote.
+departed_so() {
+  for one in $(waited_for); do
+    is_known "$one" || return 1
+  done
+}
+
+forget_departed() {
+  kept='' number=0
+  for one in $(waited_for); do
+    is_known "$one" || continue
+    kept="$kept${kept:+, }\"$one\"" number=$((number + 1))
+  done
+  count=$(sed -n 's/.*ANY \([0-9]*\) .*/\1/p' "$settings/sync.conf")
+  [ "$count" -le "$number" ] || count=$number
+  [ "$number" = 0 ] || kept="ANY $count ($kept)"
+  write_sync "$kept"
+}
+
+write_sync() {
+  echo "synchronous_standby_names = '$1'" > "$settings/sync.conf.new" && mv "$settings/sync.conf.new" "$settings/sync.conf"
+}
+
 sync_so() {
   [ "$(value "SELECT setting FROM pg_settings WHERE name = 'synchronous_standby_names'")" = "$sync" ]
 }
 
 set_sync() {
   within 20 all_stream || die "not streaming yet:$missing; with their names set, every commit would wait for them"
-  echo "synchronous_standby_names = '$sync'" > "$settings/sync.conf.new" && mv "$settings/sync.conf.new" "$settings/sync.conf" || exit 1
+  write_sync "$sync" || exit 1
   configure > /dev/null && within 10 sync_so
 }
 
@@ -392,7 +427,7 @@ notes() {
 
 case ${1:-} in
   volume_made | make_volume | sizes_so | set_sizes | cluster_made | make_cluster | running_so | run | configured_so | configure | note_loaded \
-    | replicas_so | make_replicas | accounts_so | make_accounts | sync_so | set_sync | streams_so | stream | collations_so | notes)
+    | replicas_so | make_replicas | accounts_so | make_accounts | departed_so | forget_departed | sync_so | set_sync | streams_so | stream | collations_so | notes)
     "$1"
     ;;
   *)
