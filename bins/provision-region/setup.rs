@@ -106,7 +106,9 @@ impl Baggage {
             (_, true) => None,
             (Some(env_file), false) => {
                 let region_host = args.region_host.as_deref();
-                Some(Uploads::read(common, context, topology, env_file, region_host).await?)
+                let read = Uploads::read(common, context, topology, env_file, region_host).await?;
+                runs_on_its_hosts(&read, seen)?;
+                Some(read)
             }
             (None, false) => {
                 let text = format!(
@@ -136,6 +138,35 @@ impl Baggage {
             .unwrap_or_else(|_| common.directory().join(&topology.ssh.known_hosts)),
         })
     }
+}
+
+/// The order may end with any of a host's types.
+fn runs_on_its_hosts(uploads: &Uploads, seen: &Seen<'_>) -> Result<(), Failure> {
+    let Some(built_for) = uploads.architecture() else {
+        return Ok(());
+    };
+    let wanted = seen.projects.iter().flat_map(|project| &project.wanted);
+    for wanted in wanted {
+        let Spec::Server(server) = &wanted.spec else {
+            continue;
+        };
+        let other = seen.catalogue.server_types.iter().find(|product| {
+            let is_other = |architecture: &String| architecture != built_for;
+            server.types.contains(&product.name)
+                && product.architecture.as_ref().is_some_and(is_other)
+        });
+        if let (Role::Api, Some(other)) = (server.role, other) {
+            let text = format!(
+                "type `{}` of host `{}` is {}, and region-host was built for {built_for}",
+                other.name,
+                server.host,
+                other.architecture.as_deref().unwrap_or_default()
+            );
+            return Err(Failure::invalid(text)
+                .with_hint("name another one with --region-host, or other types in regions.toml"));
+        }
+    }
+    Ok(())
 }
 
 /// Makes every server of the region what it is to be, and tells those of other regions about them.

@@ -56,6 +56,16 @@ impl Uploads {
         })
     }
 
+    /// The architecture that `region-host` was built for, as Hetzner names it; `None`: none that it sells.
+    pub(crate) fn architecture(&self) -> Option<&'static str> {
+        // e_machine of the ELF header, in the byte order of both.
+        match self.region_host.get(18..20)? {
+            [62, 0] => Some("x86"),
+            [183, 0] => Some("arm"),
+            _ => None,
+        }
+    }
+
     /// The files of a region host. `there` is the sha256 of the `region-host` that it has: that file is large, and travels only
     /// where it is needed.
     pub(crate) fn parts(&self, there: &str) -> Vec<Part> {

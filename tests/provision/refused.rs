@@ -1,6 +1,7 @@
 //! What is refused or said before money is spent or data go.
 
 use std::fs;
+use std::path::Path;
 use std::process::Command;
 
 use crate::world::{Run, World};
@@ -20,10 +21,22 @@ fn what_the_set_up_needs_is_read_before_anything_is_ordered() {
     write("right.env", "# fine\n\nPASSWORD=a=b\n");
     write("wrong.env", "PASSWORD=hidden-1\nhidden-2 is no name\n");
     let path = |name: &str| world.path(name).display().to_string();
-    for (env, key, says) in [
-        ("wrong.env", "root", "line 2 of"),
-        ("right.env", "nobody", "cannot read root's key"),
-        ("right.env", "other", "is none of provision.root_keys"),
+    let ours = Path::new(env!("CARGO_BIN_EXE_region-host"));
+    let mut elf = fs::read(ours).unwrap();
+    // e_machine: EM_AARCH64.
+    elf[18] = 183;
+    let arm = world.path("region-host-arm");
+    fs::write(&arm, elf).unwrap();
+    for (env, key, region_host, says) in [
+        ("wrong.env", "root", ours, "line 2 of"),
+        ("right.env", "nobody", ours, "cannot read root's key"),
+        ("right.env", "other", ours, "is none of provision.root_keys"),
+        (
+            "right.env",
+            "root",
+            &arm,
+            "is x86, and region-host was built for arm",
+        ),
     ] {
         let words = [
             "--region",
@@ -33,7 +46,7 @@ fn what_the_set_up_needs_is_read_before_anything_is_ordered() {
             "--root-key",
             &path(key),
             "--region-host",
-            env!("CARGO_BIN_EXE_region-host"),
+            region_host.to_str().unwrap(),
         ];
         let mut command = world.command(&words);
         let run = Run::of(command.env("REGIONWISE_SERVERS_ONLY", "false")).ends(2);
