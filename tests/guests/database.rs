@@ -585,7 +585,7 @@ fn the_standby_takes_over(pair: &Pair<'_>) {
     assert_eq!(sql(standby, "SELECT count(*) FROM kept"), "3");
     // It has writes of its own now. The old plan must not make it a standby.
     let (step, why) = run(standby, &steps(&pair.server(1, None))).failed.unwrap();
-    assert_eq!(step, "database-cluster");
+    assert_eq!(step, "database-part");
     assert!(why.contains("was promoted or never was a standby"), "{why}");
     assert_eq!(sql(standby, "SELECT count(*) FROM kept"), "3");
 }

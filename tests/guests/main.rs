@@ -1,5 +1,5 @@
 //! Real Debian guests: what needs systemd, packages, a firewall or a reboot. As root, minutes: `scripts/test --guests`.
-//! `script` needs neither.
+//! `script` and `node` need neither.
 
 #![expect(
     clippy::unwrap_used,
@@ -12,6 +12,7 @@ mod database;
 mod first_boot;
 mod first_session;
 mod host;
+mod node;
 mod script;
 mod setting_up;
 mod three_regions;

@@ -46,7 +46,7 @@ fn steps(directory: &Path) -> Vec<Step> {
 }
 
 /// The script with its fixed places moved into the test's directory.
-fn run(steps: &[Step], directory: &Path, words: &[&str]) -> (Output, Vec<String>) {
+pub(crate) fn run(steps: &[Step], directory: &Path, words: &[&str]) -> (Output, Vec<String>) {
     let script = render(steps)
         .replace(
             "\nPATH=",
@@ -469,40 +469,4 @@ fn what_a_look_finds_is_a_note_and_a_fact_is_told_and_one_that_cannot_look_has_f
     // A dry run may come before what it would look with.
     let (_, said) = run(&blind, directory.path(), &["check"]);
     assert_eq!(said, ["step would look", "end done"]);
-}
-
-/// Of a node with these standbys, what its tool makes of the names that commits wait for.
-#[test]
-fn a_standby_that_the_cluster_has_no_more_loses_its_vote_and_one_that_is_absent_keeps_it() {
-    let forgotten = |known: &str, before: &str| {
-        let directory = tempfile::tempdir().unwrap();
-        let tool = include_str!("../../crates/provision/src/host/postgres/node.sh").replace(
-            "/etc/regionwise/postgres",
-            &directory.path().display().to_string(),
-        );
-        let sync = directory.path().join("sync.conf");
-        let line = |names: &str| format!("synchronous_standby_names = '{names}'\n");
-        fs::write(directory.path().join("node"), format!("known='{known}'\n")).unwrap();
-        fs::write(&sync, line(before)).unwrap();
-        let verb = |verb: &str| {
-            let run = Command::new("sh")
-                .args(["-c", &tool, "postgres", verb])
-                .output();
-            run.unwrap().status.success()
-        };
-        let was_so = verb("departed_so");
-        assert!(verb("forget_departed") && verb("departed_so"));
-        let now = fs::read_to_string(&sync).unwrap();
-        assert_eq!(was_so, now == line(before));
-        now.strip_prefix("synchronous_standby_names = '")
-            .and_then(|rest| rest.strip_suffix("'\n"))
-            .unwrap()
-            .to_owned()
-    };
-    let two = r#"ANY 2 ("eu-2", "eu-3")"#;
-    assert_eq!(forgotten("eu-2 eu-3", two), two);
-    assert_eq!(forgotten("eu-3", two), r#"ANY 1 ("eu-3")"#);
-    assert_eq!(forgotten("eu-3 eu-22", two), r#"ANY 1 ("eu-3")"#);
-    assert_eq!(forgotten("", two), "");
-    assert_eq!(forgotten("eu-2", ""), "");
 }

@@ -165,6 +165,7 @@ pub(super) fn steps(database: &Database, mesh: Option<&Mesh>) -> Vec<Step> {
         ),
     ];
     steps.extend(keys(database, mesh));
+    steps.push(part(database));
     steps.extend(files(database, mesh));
     steps.extend(volume(database));
     steps.extend(cluster(&database.part));
@@ -188,6 +189,36 @@ pub(super) fn steps(database: &Database, mesh: Option<&Mesh>) -> Vec<Step> {
         &format!("{TOOL} notes"),
     ));
     steps
+}
+
+/// Before any file says otherwise: a node that was refused later would serve by them after its next start.
+fn part(database: &Database) -> Step {
+    let node = &database.node;
+    let (wrong, why) = match &database.part {
+        Part::Primary { .. } => (
+            "[ -e \"$data/standby.signal\" ]",
+            format!(
+                "is a standby, and {node} shall be the primary of {}: fence the old primary, then promote it",
+                database.cluster
+            ),
+        ),
+        Part::Standby { .. } => (
+            "[ ! -e \"$data/standby.signal\" ]",
+            "was promoted or never was a standby, and may have writes of its own: look at them, then move it away, and it is seeded again"
+                .to_owned(),
+        ),
+    };
+    let shell = format!(
+        "for there in {TOP}/*/PG_VERSION; do\n  data=${{there%/PG_VERSION}}\n  \
+         if [ -s \"$there\" ] && {wrong}; then\n    echo \"$data {why}\"\n    return 1\n  fi\ndone"
+    );
+    command(
+        "database-part",
+        "only a person makes a standby a primary, or the other way round",
+        shell.clone(),
+        shell,
+        &[],
+    )
 }
 
 fn files(database: &Database, mesh: Option<&Mesh>) -> Vec<Step> {
