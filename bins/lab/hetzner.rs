@@ -22,6 +22,9 @@ pub(crate) struct Hetzner {
     /// How many looks at an action show it still running.
     #[arg(long, default_value_t = 3)]
     looks: usize,
+    /// Name of a certificate that is in the project already, as somebody made it in the console. May be given again.
+    #[arg(long, value_name = "NAME")]
+    certificate: Vec<String>,
     /// The command, with HCLOUD_TOKEN and the endpoint in its environment.
     #[arg(last = true, required = true, value_name = "COMMAND")]
     command: Vec<OsString>,
@@ -32,7 +35,10 @@ impl Hetzner {
         become_subreaper()?;
         let runtime = Runtime::new()?;
         let api = runtime.block_on(Api::start(TOKEN))?;
-        api.project(|project| project.latency = self.looks);
+        api.project(|project| {
+            project.latency = self.looks;
+            project.certificates = self.certificate;
+        });
         let (sender, events) = channel();
         signals::listen::<Event>(sender.clone())?;
         let env = BTreeMap::from(

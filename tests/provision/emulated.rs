@@ -40,6 +40,31 @@ fn a_region_is_planned_ordered_and_found_whole_without_an_account() {
 }
 
 #[test]
+fn the_example_for_an_empty_account_is_ordered_as_it_stands() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = |name: &str| directory.path().join(name);
+    let example = concat!(env!("CARGO_MANIFEST_DIR"), "/examples/from-nothing.toml");
+    std::fs::copy(example, path("regions.toml")).unwrap();
+    let keygen = Command::new("ssh-keygen")
+        .args(["-q", "-t", "ed25519", "-N", "", "-f"])
+        .arg(path("ops"))
+        .status();
+    assert!(keygen.unwrap().success());
+    let script = "for region in us-east eu-central ap-singapore; do
+        $PROVISION --region $region --servers-only --ci none && $PROVISION drift --region $region --ci none || exit
+      done";
+    let output = Command::new(LAB)
+        .args(["hetzner", "--certificate", "shop", "--", "sh", "-c", script])
+        .env("PROVISION", env!("CARGO_BIN_EXE_provision-region"))
+        .current_dir(directory.path())
+        .output()
+        .unwrap();
+    assert!(output.status.success(), "{output:?}");
+    let written = std::fs::read_to_string(path("regions.toml")).unwrap();
+    assert_eq!(written.matches("address = ").count(), 3, "{written}");
+}
+
+#[test]
 fn it_ends_as_its_command_does_and_a_signal_ends_both() {
     let world = World::new();
     let ended = in_an_empty_project(&world, "exit 12").status().unwrap();

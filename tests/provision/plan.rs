@@ -213,7 +213,7 @@ fn https_needs_a_certificate_that_is_there_before_anything_is_ordered() {
     assert_eq!(world.hetzner.writes(), 0);
     world
         .hetzner
-        .project(|project| project.certificates = vec!["other", "shop"]);
+        .project(|project| project.certificates = ["other", "shop"].map(str::to_owned).to_vec());
     world.provision("ap-singapore");
     let seen = world.hetzner.seen();
     let order = seen

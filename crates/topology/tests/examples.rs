@@ -8,6 +8,7 @@ use regionwise_topology::{
 
 const ONE_SERVER: &str = include_str!("../../../examples/one-server.toml");
 const THREE_REGIONS: &str = include_str!("../../../examples/three-regions.toml");
+const FROM_NOTHING: &str = include_str!("../../../examples/from-nothing.toml");
 
 fn parse(text: &str) -> Topology {
     Topology::parse("regions.toml", text).unwrap_or_else(|problems| panic!("{problems}"))
@@ -353,7 +354,7 @@ fn a_problem_tells_where_it_is_without_its_text() {
 #[test]
 fn the_examples_satisfy_the_schema_of_editors() {
     let schema = jsonschema::draft7::new(&Topology::json_schema()).unwrap();
-    for example in [ONE_SERVER, THREE_REGIONS] {
+    for example in [ONE_SERVER, THREE_REGIONS, FROM_NOTHING] {
         let value: serde_json::Value = toml::from_str(example).unwrap();
         let errors: Vec<String> = schema
             .iter_errors(&value)

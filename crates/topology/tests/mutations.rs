@@ -7,9 +7,10 @@ use proptest::prelude::*;
 use proptest::test_runner::RngSeed;
 use regionwise_topology::{Problem, Topology};
 
-const EXAMPLES: [&str; 2] = [
+const EXAMPLES: [&str; 3] = [
     include_str!("../../../examples/one-server.toml"),
     include_str!("../../../examples/three-regions.toml"),
+    include_str!("../../../examples/from-nothing.toml"),
 ];
 
 /// Pieces that a file is made of, and some that it should not hold.

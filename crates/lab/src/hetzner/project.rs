@@ -38,7 +38,7 @@ pub struct Project {
     pub placement_groups: Vec<Resource<PlacementGroup>>,
     pub ssh_keys: Vec<Resource<SshKey>>,
     /// Names of certificates that somebody made in the console; they are only listed.
-    pub certificates: Vec<&'static str>,
+    pub certificates: Vec<String>,
     pub(super) actions: Vec<Action>,
     pub(super) fate: Option<Fate>,
     next: u64,
