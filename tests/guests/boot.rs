@@ -4,7 +4,7 @@ use std::io::{BufRead, BufReader};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::process::{Command, Stdio};
 
-use regionwise_lab::guests::{Guests, Machine};
+use regionwise_lab::guests::{Guests, Machine, System};
 use regionwise_lab::processes::marked;
 
 use crate::world;
@@ -39,7 +39,7 @@ const LEAVE: &str = "REGIONWISE_TEST_LEAVE_GUEST";
 fn what_a_killed_test_leaves_ends_when_the_next_one_starts() {
     let machines = [Machine::bare("web-1")];
     if std::env::var_os(LEAVE).is_some() {
-        let _guests = world::start("killed", &machines);
+        let _guests = world::start(System::Debian12, "killed", &machines);
         println!("\nbooted");
         // Until the other side kills this process.
         let _ = std::io::stdin().read_line(&mut String::new());
@@ -72,7 +72,7 @@ fn what_a_killed_test_leaves_ends_when_the_next_one_starts() {
     let directory = world::directory("killed");
     let before = marked(&directory);
     assert_eq!(before.len(), 1, "the guest of the killed test runs on");
-    let guests = world::start("killed", &machines).unwrap();
+    let guests = world::start(System::Debian12, "killed", &machines).unwrap();
     let now = marked(guests.directory());
     assert_eq!(now.len(), 1);
     assert_ne!(now, before, "its guest was ended, and this is another");

@@ -4,11 +4,11 @@ use std::fs;
 use std::process::Command;
 use std::time::Instant;
 
-use regionwise_lab::guests::{Guest, Machine};
+use regionwise_lab::guests::{Guest, Machine, System};
 use regionwise_rollout::Verdict;
 
 use crate::setting_up::{DEPLOY, Desk, PREFLIGHT, ROLLBACK, SMOKE};
-use crate::{upgrade, world};
+use crate::{ports, upgrade, world};
 
 /// Everything that a provisioning could change. The journal, caches and lists of apt change by themselves.
 const STATE: &str = r"
@@ -25,7 +25,23 @@ places='/etc /usr/local /root /var/lib/regionwise'
 #[test]
 #[ignore = "guests: scripts/test runs them as root"]
 fn one_command_makes_a_bare_server_a_host_and_what_it_serves_comes_back_after_a_reboot() {
-    let Some(guests) = world::boot("host", &[Machine::bare("web-1")]) else {
+    becomes_a_host(System::Debian12, "host");
+}
+
+#[test]
+#[ignore = "guests: scripts/test runs them as root"]
+fn a_bare_debian_13_becomes_a_host_too() {
+    becomes_a_host(System::Debian13, "host-debian-13");
+}
+
+#[test]
+#[ignore = "guests: scripts/test runs them as root"]
+fn a_bare_ubuntu_24_04_becomes_a_host_too() {
+    becomes_a_host(System::Ubuntu2404, "host-ubuntu-24.04");
+}
+
+fn becomes_a_host(system: System, test: &str) {
+    let Some(guests) = world::boot(system, test, &[Machine::bare("web-1")]) else {
         return;
     };
     let desk = Desk::new(&guests);
@@ -108,7 +124,7 @@ fn one_command_makes_a_bare_server_a_host_and_what_it_serves_comes_back_after_a_
     a_secret_that_others_can_read_is_seen(&desk);
 
     only_the_documented_ports_answer(&desk);
-    the_system_is_as_documented(guest);
+    the_system_is_as_documented(guest, system);
     a_release_serves_and_one_command_leads_back(&desk);
     upgrade::a_new_one_comes_a_bad_one_goes_and_the_one_before_comes_back(&desk);
     guest.reboot().unwrap();
@@ -206,25 +222,24 @@ fn a_secret_that_others_can_read_is_seen(desk: &Desk<'_>) {
     assert_eq!(owner, "600 regionwise:regionwise\n");
 }
 
-/// Every port up to 10000: those that accept, and those that say no instead of nothing.
-const SCAN: &str = r#"
-import asyncio, sys
-async def look(port, gate):
-    async with gate:
-        try:
-            _, writer = await asyncio.wait_for(asyncio.open_connection(sys.argv[1], port), 2)
-            writer.close()
-            return port, "open"
-        except ConnectionRefusedError:
-            return port, "refused"
-        except (TimeoutError, asyncio.TimeoutError):
-            return port, "silent"
-async def main():
-    gate = asyncio.Semaphore(500)
-    found = await asyncio.gather(*(look(port, gate) for port in range(1, 10001)))
-    print(*(f"{port}:{how}" for port, how in found if how != "silent"))
-asyncio.run(main())
-"#;
+/// Answers every datagram.
+const ECHO: &str = "import socket
+udp = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+udp.bind((\"\", 5353))
+while True:
+    data, sender = udp.recvfrom(9)
+    udp.sendto(data, sender)";
+
+/// Sends one, and prints what comes back.
+const ASK: &str = "import socket, sys
+udp = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+udp.settimeout(5)
+udp.connect((sys.argv[1], 5353))
+udp.send(b\"x\")
+try:
+    print(udp.recv(9))
+except TimeoutError:
+    print(\"silence\")";
 
 fn only_the_documented_ports_answer(desk: &Desk<'_>) {
     let guest = desk.guest();
@@ -236,25 +251,33 @@ fn only_the_documented_ports_answer(desk: &Desk<'_>) {
         "yes",
         "the forgotten database still listens"
     );
+    let python = |words: &[&str]| {
+        let output = desk.guests.command("python3").args(words).output().unwrap();
+        let (stdout, stderr) = (output.stdout, String::from_utf8_lossy(&output.stderr));
+        assert!(output.status.success(), "{stderr}");
+        String::from_utf8(stdout).unwrap().trim().to_owned()
+    };
     let address = guest.address.to_string();
-    let output = desk
-        .guests
-        .command("python3")
-        .args(["-c", SCAN, &address])
-        .output()
-        .unwrap();
-    assert!(
-        output.status.success(),
-        "{}",
-        String::from_utf8_lossy(&output.stderr)
-    );
-    assert_eq!(
-        String::from_utf8_lossy(&output.stdout).trim(),
-        "22:open 80:open 443:refused"
-    );
+    let many = (1..=10_000).collect();
+    let answers = python(&["-c", &ports::wide_scan(&address, &many)]);
+    assert_eq!(answers, "22:open 80:open 443:refused");
+    // sshd listens there, too; the proxy does not.
+    let link_local =
+        "ip -6 -o addr show dev eth0 scope link | awk '{ sub(\"/.*\", \"\", $4); print $4 }'";
+    let address_6 = format!("{}%br0", guest.ssh(link_local).unwrap().trim());
+    let some = (1..=200).chain([443, 5432]).collect();
+    let answers = python(&["-c", &ports::scan(&address_6, &some)]);
+    assert_eq!(answers, "22:open 80:refused 443:refused");
+
+    let echo = format!("systemd-run --quiet --unit=echo python3 -c '{ECHO}'");
+    guest.ssh(&echo).unwrap();
+    let ask = format!("sleep 1; python3 -c '{ASK}' 127.0.0.1");
+    assert_eq!(guest.ssh(&ask).unwrap().trim(), "b'x'");
+    assert_eq!(python(&["-c", ASK, &address]), "silence");
+    guest.ssh("systemctl stop echo").unwrap();
 }
 
-fn the_system_is_as_documented(guest: &Guest) {
+fn the_system_is_as_documented(guest: &Guest, system: System) {
     let sshd = guest.ssh("sshd -T").unwrap();
     assert!(
         sshd.lines().any(|line| line == "passwordauthentication no"),
@@ -281,7 +304,11 @@ fn the_system_is_as_documented(guest: &Guest) {
         assert_eq!(guest.ssh(command).unwrap().trim(), wanted, "{command}");
     }
     let updates = guest.ssh("unattended-upgrade --dry-run -v 2>&1").unwrap();
-    assert!(updates.contains("label=Debian-Security, "), "{updates}");
+    let security = match system {
+        System::Debian12 | System::Debian13 => "label=Debian-Security, ",
+        System::Ubuntu2404 => "origin=Ubuntu,archive=noble-security",
+    };
+    assert!(updates.contains(security), "{updates}");
     assert!(
         updates.contains("Initial blacklist: containerd docker"),
         "{updates}"

@@ -13,6 +13,7 @@ mod first_boot;
 mod first_session;
 mod host;
 mod node;
+mod ports;
 mod script;
 mod setting_up;
 mod three_regions;

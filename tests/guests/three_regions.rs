@@ -1,7 +1,6 @@
 //! From an empty account to a served request in three regions: orders, first boots, first sessions, mesh, databases, a release,
 //! the gates, and a reboot. Each of the three servers carries the host and the Postgres of its region.
 
-use std::collections::BTreeSet;
 use std::fs;
 use std::net::{Ipv4Addr, Ipv6Addr};
 use std::path::PathBuf;
@@ -17,7 +16,7 @@ use serde_json::Value;
 use tokio::runtime::Runtime;
 
 use crate::setting_up::{DEPLOY, PROVISION, SMOKE};
-use crate::world;
+use crate::{ports, world};
 
 const CHECK_LAG: &str = env!("CARGO_BIN_EXE_check-replication-lag");
 const TOKEN: &str = "hunter2hunter2hunter2hunter2";
@@ -430,98 +429,36 @@ fn nobody_outside_of_the_eu_receives(us: &Guest) {
     }
 }
 
-/// Prints those of some ports of an address that say anything. Few at a time: what is lost in the emulated ocean would look closed.
-const SCAN: &str = r#"
-import asyncio, sys
-async def look(port, gate):
-    async with gate:
-        try:
-            _, writer = await asyncio.wait_for(asyncio.open_connection(sys.argv[1], port), 8)
-            writer.close()
-            return port
-        except ConnectionRefusedError:
-            return port
-        except (TimeoutError, asyncio.TimeoutError):
-            return None
-async def main():
-    gate = asyncio.Semaphore(100)
-    found = await asyncio.gather(*(look(int(port), gate) for port in sys.argv[2:]))
-    print(*(port for port in found if port))
-asyncio.run(main())
-"#;
-
-/// The TCP ports of a host that carries a node, of docs/security.md: those that are open to one of these.
-fn documented(to: &[&str]) -> Vec<u16> {
-    let table = include_str!("../../docs/security.md")
-        .lines()
-        .skip_while(|line| !line.starts_with("| on |"))
-        .skip(2)
-        .take_while(|line| line.starts_with('|'));
-    let mut ports = Vec::new();
-    for row in table {
-        let cells: Vec<&str> = row.split('|').map(str::trim).collect();
-        let [_, on, port, source, ..] = cells[..] else {
-            panic!("{row}");
-        };
-        if ["every server", "host", "node"].contains(&on)
-            && to.iter().any(|who| source.contains(who))
-        {
-            let tcp = port
-                .split(", ")
-                .filter_map(|port| port.strip_suffix("/tcp"));
-            ports.extend(tcp.map(|port| port.parse::<u16>().unwrap()));
-        }
-    }
-    ports.sort_unstable();
-    assert!(!ports.is_empty(), "nothing is documented for {to:?}");
-    ports
-}
-
 fn only_the_documented_ports_answer(guests: &Guests) {
     let [us, sin, _] = guests.all() else {
         unreachable!("three were booted")
     };
-    let answered = |said: &[u8]| -> Vec<u16> {
-        let said = String::from_utf8_lossy(said).into_owned();
-        let ports = said.split_whitespace();
-        let mut ports: Vec<u16> = ports.map(|port| port.parse().unwrap()).collect();
-        ports.sort_unstable();
-        ports
-    };
     // Somebody forgot a program that listens everywhere.
-    us.ssh("systemd-run --quiet --unit=forgotten python3 -m http.server 8000")
-        .unwrap();
-    // Whatever listens, on whichever address, and what usually does.
-    let listening = us
-        .ssh("ss -Hltn | awk '{ sub(/.*:/, \"\", $4); print $4 }' | sort -nu")
-        .unwrap();
-    assert!(listening.contains("8000"), "{listening}");
-    let usual = (1..200).map(|port| port.to_string());
-    let ports: Vec<String> = listening
-        .split_whitespace()
-        .map(str::to_owned)
-        .chain(usual)
-        .chain(["443".to_owned()])
-        .collect();
-    let ports: BTreeSet<String> = ports.into_iter().collect();
-    let outside = guests
-        .command("python3")
-        .args(["-c", SCAN, &us.address.to_string()])
-        .args(&ports)
-        .output()
-        .unwrap();
+    us.ssh(
+        "systemd-run --quiet --unit=forgotten python3 -m http.server 8000 \
+         && timeout 60 sh -c 'until curl -sf -o /dev/null http://127.0.0.1:8000/; do sleep 0.5; done'",
+    )
+    .unwrap();
+    let asked = ports::worth_asking(us);
+    assert!(asked.contains(&8000), "{asked:?}");
+    let scan = |to: &str| format!("python3 -c '{}'", ports::scan(to, &asked));
+    let mut outside = guests.command("sh");
+    let outside = outside
+        .args(["-c", &scan(&us.address.to_string())])
+        .output();
+    let carries = ["every server", "host", "node"];
     // The bridge's address is the one that may ask the database.
     let may = ["anywhere", "provision.database.clients"];
-    assert_eq!(answered(&outside.stdout), documented(&may));
-    let all: Vec<&str> = ports.iter().map(String::as_str).collect();
-    let scan = format!(
-        "python3 -c '{SCAN}' {} {}",
-        in_the_mesh("us-1"),
-        all.join(" ")
+    assert_eq!(
+        ports::answered(&outside.unwrap().stdout),
+        ports::documented(&carries, &may)
     );
     // What it offers to anybody on its public address it does not offer in the mesh.
-    let found = sin.ssh(&scan).unwrap();
-    assert_eq!(answered(found.as_bytes()), documented(&["the mesh"]));
+    let found = sin.ssh(&scan(&in_the_mesh("us-1").to_string())).unwrap();
+    assert_eq!(
+        ports::answered(found.as_bytes()),
+        ports::documented(&carries, &["the mesh"])
+    );
 }
 
 /// Emulated machines take seconds for what others do at once.

@@ -2,9 +2,9 @@
 
 use std::path::{Path, PathBuf};
 
-use regionwise_lab::guests::{Guests, Image, Machine};
+use regionwise_lab::guests::{Guests, Image, Machine, System};
 
-/// What a host installs. The guests have a repository with exactly these and what they need.
+/// What a host installs. The guests have a repository with exactly these, those of others, and what they need.
 const PACKAGES: [&str; 11] = [
     "haproxy",
     "nftables",
@@ -19,6 +19,9 @@ const PACKAGES: [&str; 11] = [
     "pgbouncer",
 ];
 
+/// What somebody else installs on a host.
+const OF_OTHERS: [&str; 3] = ["docker.io", "iptables", "apparmor"];
+
 /// Where the guests of that test are.
 pub(crate) fn directory(test: &str) -> PathBuf {
     home().join(test)
@@ -28,9 +31,9 @@ fn home() -> PathBuf {
     Path::new(env!("CARGO_TARGET_TMPDIR")).join("guests")
 }
 
-/// Boots the machines and waits for them; `None` after a visible skip where guests cannot run.
-pub(crate) fn boot(test: &str, machines: &[Machine]) -> Option<Guests> {
-    let guests = start(test, machines)?;
+/// Boots bare machines and waits for them; `None` after a visible skip where guests cannot run.
+pub(crate) fn boot(system: System, test: &str, machines: &[Machine]) -> Option<Guests> {
+    let guests = start(system, test, machines)?;
     for guest in guests.all() {
         guest.wait_until_ready().unwrap();
     }
@@ -38,11 +41,11 @@ pub(crate) fn boot(test: &str, machines: &[Machine]) -> Option<Guests> {
 }
 
 /// As [`boot`], without waiting.
-pub(crate) fn start(test: &str, machines: &[Machine]) -> Option<Guests> {
-    Some(Guests::boot(&directory(test), &image()?, machines).unwrap())
+pub(crate) fn start(system: System, test: &str, machines: &[Machine]) -> Option<Guests> {
+    Some(Guests::boot(&directory(test), &image(system)?, machines).unwrap())
 }
 
-/// As [`boot`], with all packages on the servers already: `apt` takes minutes there.
+/// As [`boot`], of Debian 12 with all packages on the servers already: `apt` takes minutes there.
 pub(crate) fn boot_installed(test: &str, machines: &[Machine]) -> Option<Guests> {
     let guests = start_installed(test, machines)?;
     for guest in guests.all() {
@@ -53,14 +56,15 @@ pub(crate) fn boot_installed(test: &str, machines: &[Machine]) -> Option<Guests>
 
 /// As [`boot_installed`], without waiting.
 pub(crate) fn start_installed(test: &str, machines: &[Machine]) -> Option<Guests> {
-    let image = image()?.installed();
+    let image = image(System::Debian12)?.installed();
     Some(Guests::boot(&directory(test), &image, machines).unwrap())
 }
 
-fn image() -> Option<Image> {
+fn image(system: System) -> Option<Image> {
     if let Err(error) = Guests::possible() {
         println!("skipped: {error}");
         return None;
     }
-    Some(Image::bare(&home().join("bare"), &PACKAGES).unwrap())
+    let directory = home().join(system.name());
+    Some(Image::bare(system, &directory, &PACKAGES, &OF_OTHERS).unwrap())
 }

@@ -20,7 +20,7 @@ use std::time::{Duration, Instant};
 use crate::processes;
 
 pub use guest::{Guest, Machine};
-pub use image::Image;
+pub use image::{Image, System};
 use network::Network;
 
 /// How long guests of a killed test may take to end after SIGKILL.
