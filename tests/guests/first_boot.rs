@@ -9,6 +9,7 @@ use regionwise_provision::{cloud_config, script};
 use regionwise_rollout::Verdict;
 
 use crate::boot::nothing_of_them_outlives_a_panic;
+use crate::containers::what_docker_publishes_is_closed_and_containers_see_no_metadata;
 use crate::setting_up::Desk;
 use crate::world;
 
@@ -102,6 +103,7 @@ fn user_data_sets_a_server_up_at_its_first_boot_and_a_change_that_lets_nobody_in
 
     an_sshd_that_does_not_take_its_settings_ends_the_run_and_nothing_stays_armed(&desk);
     a_reboot_before_the_confirmation_undoes_the_change_too(&desk);
+    what_docker_publishes_is_closed_and_containers_see_no_metadata(&desk);
     nothing_of_them_outlives_a_panic(guests);
 }
 

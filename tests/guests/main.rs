@@ -8,6 +8,7 @@
 )]
 
 mod boot;
+mod containers;
 mod database;
 mod first_boot;
 mod first_session;

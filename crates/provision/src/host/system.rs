@@ -335,10 +335,8 @@ const LISTENERS: &str = r#"
   if (address ~ /^(127\.|\[::1\]|\[::ffff:127\.)/ || index(open, " " $1 "/" port " ")) next
   who = "something"
   if (split($0, part, /"/) > 1) who = part[2]
-  if (who == "docker-proxy")
-    print "Docker publishes " $1 "/" port " at " address ", past the firewall: bind it to 127.0.0.1"
-  else
-    print who " listens on " $1 "/" port " at " address ", and the firewall lets nobody to it"
+  if (who == "docker-proxy") who = "a container"
+  print who " listens on " $1 "/" port " at " address ", and the firewall lets nobody to it"
 }"#;
 
 /// A table of our own: those of Docker and others stay as they are.
@@ -351,7 +349,7 @@ fn firewall(system: &System) -> String {
     let outside = lines(openings().flat_map(from_outside).collect());
     let mesh = lines(system.open.iter().filter_map(from_the_mesh).collect());
     format!(
-        "# Written by provision-region.
+        r#"# Written by provision-region.
 # Replaces this table in one step, whether or not it was there.
 add table inet regionwise
 delete table inet regionwise
@@ -370,9 +368,13 @@ table inet regionwise {{
     udp dport {{ 68, 546 }} accept
 {outside}  }}
   chain forward {{
-    type filter hook forward priority filter; policy accept;
+    type filter hook forward priority filter; policy drop;
     # The cloud's metadata holds the user data; a container has no business there.
     ip daddr 169.254.169.254 drop
+    ct state established,related accept
+    # Containers go out. Nobody comes in to them, whatever Docker publishes: it opens its own chain, not this one.
+    iifname "docker*" accept
+    iifname "br-*" accept
   }}
   chain output {{
     type filter hook output priority filter; policy accept;
@@ -380,7 +382,7 @@ table inet regionwise {{
     ip daddr 169.254.169.254 meta skuid != 0 drop
   }}
 }}
-",
+"#,
         interface = mesh::INTERFACE,
     )
 }

@@ -218,6 +218,9 @@ fn the_firewall_opens_what_is_listed_and_to_the_mesh_nothing_that_is_not_listed_
     let mesh = chain("input").find("iifname regionwise0 jump mesh");
     assert!(mesh < chain("input").find("dport"), "{rules}");
     assert!(chain("input").contains("policy drop"), "{rules}");
+    let bridges = "iifname \"docker*\" accept\n    iifname \"br-*\" accept\n";
+    assert!(chain("forward").ends_with(bridges), "{rules}");
+    assert!(chain("forward").contains("policy drop"), "{rules}");
     // `flush ruleset` would take the tables of others away.
     assert!(!rules.contains("flush"), "{rules}");
 }
