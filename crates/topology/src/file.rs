@@ -367,6 +367,9 @@ pub(crate) struct ProvisionFile {
     pub(crate) redis: Option<RedisFile>,
     /// One load balancer for each region. Left out, none is ordered.
     pub(crate) load_balancer: Option<BalancerFile>,
+    /// Where the backups of a cluster go, by the cluster's name. One that is not here has none.
+    #[serde(default)]
+    pub(crate) backup: BTreeMap<Name, BackupFile>,
 }
 
 fn default_token() -> SecretReference {
@@ -414,6 +417,33 @@ pub(crate) struct DatabaseFile {
     /// `migrate-eu-users`. Each node then listens on its public address, too, for these only.
     #[serde(default)]
     pub(crate) clients: Vec<Range>,
+}
+
+#[derive(Debug, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct BackupFile {
+    /// The S3-compatible store, at Hetzner `https://LOCATION.your-objectstorage.com`.
+    pub(crate) endpoint: Endpoint,
+    /// A bucket that is there, and of nobody else.
+    pub(crate) bucket: Bucket,
+    /// Where the store stands: a location of the cluster's residency. It is also the region that S3 wants to hear.
+    pub(crate) location: Location,
+    /// The access key, by reference.
+    pub(crate) key: SecretReference,
+    /// The secret that belongs to `key`, by reference.
+    pub(crate) secret: SecretReference,
+    /// What the backups are encrypted with, by reference, before they leave the server. Without it they are lost.
+    pub(crate) passphrase: SecretReference,
+    /// How many days one can go back, at least.
+    #[serde(default = "default_keep_days")]
+    #[schemars(range(min = 2, max = 365))]
+    pub(crate) keep_days: u16,
+    /// File with the certificate of the authority that vouches for a store of your own. Left out, the public ones do.
+    pub(crate) ca: Option<FilePath>,
+}
+
+fn default_keep_days() -> u16 {
+    14
 }
 
 #[derive(Debug, Deserialize, Serialize, JsonSchema)]
@@ -602,6 +632,16 @@ text!(
     Origin,
     "`http://HOST` or `https://HOST`, with a port if needed and nothing after it",
     "pattern": "^[hH][tT][tT][pP][sS]?://[^/?#@\\s]+/?$"
+);
+text!(
+    Endpoint,
+    "`https://HOST`, with a port if needed and nothing after it",
+    "pattern": "^https://[^/?#@\\s]+/?$"
+);
+text!(
+    Bucket,
+    "the name of a bucket: 3 to 63 of `a-z`, `0-9`, `.` and `-`",
+    "pattern": "^[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]$"
 );
 text!(
     UrlPath,

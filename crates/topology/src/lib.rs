@@ -17,7 +17,7 @@ mod shape;
 mod workflow;
 
 pub use model::{
-    BalancerServers, Budget, Cluster, DatabaseServers, Github, HealthRule, Host, LagRule,
+    Backup, BalancerServers, Budget, Cluster, DatabaseServers, Github, HealthRule, Host, LagRule,
     Migration, Node, OnFailure, OtherUser, Outage, OwnerRule, Product, Provision, RedisServers,
     Region, Residency, Roles, RolloutRule, Secret, Shared, Sides, Ssh, TableRule, Topology,
     Unaddressed, Unowned,

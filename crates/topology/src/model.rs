@@ -246,6 +246,8 @@ pub struct Provision {
     pub redis: Option<RedisServers>,
     /// The one load balancer of a region.
     pub load_balancer: Option<BalancerServers>,
+    /// By cluster; one that is not here has none.
+    pub backups: BTreeMap<String, Backup>,
 }
 
 /// The load balancer of a region.
@@ -275,6 +277,24 @@ pub struct DatabaseServers {
     pub app: Option<Secret>,
     /// From where accounts may log in besides the servers of the product.
     pub clients: Vec<IpNet>,
+}
+
+/// Where the backups of one cluster go.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Backup {
+    /// `https`, a host, and a port if it is not 443.
+    pub endpoint: Url,
+    /// `[a-z0-9.-]+`
+    pub bucket: String,
+    /// Where the store stands; the residency of the cluster allows it.
+    pub location: String,
+    pub key: Secret,
+    pub secret: Secret,
+    pub passphrase: Secret,
+    /// 2 to 365.
+    pub keep_days: u16,
+    /// File with the authority's certificate, relative to the directory of `regions.toml`; `None` are the public ones.
+    pub ca: Option<String>,
 }
 
 /// What GitHub knows of the regions.

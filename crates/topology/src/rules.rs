@@ -1,6 +1,7 @@
 //! What `regions.toml` must keep: one function for each reason to refuse a file. Here are those that look at the file as a
 //! whole, or at parts that must fit each other.
 
+pub(crate) mod backup;
 pub(crate) mod github;
 pub(crate) mod migration;
 pub(crate) mod provision;

@@ -1,10 +1,11 @@
 //! `[provision]`: which servers are ordered.
 
-use crate::file::{DatabaseFile, File, ProvisionFile, RedisFile, Word};
-use crate::model::{BalancerServers, DatabaseServers, Provision, RedisServers};
+use std::collections::BTreeMap;
+
+use crate::file::{BackupFile, DatabaseFile, File, Name, ProvisionFile, RedisFile, Word};
+use crate::model::{Backup, BalancerServers, DatabaseServers, Provision, RedisServers};
 use crate::problem::Key;
-use crate::rules::provision;
-use crate::rules::values;
+use crate::rules::{backup, provision, values};
 
 use super::Found;
 
@@ -43,6 +44,7 @@ pub(super) fn section(
         .redis
         .as_ref()
         .map(|redis| self::redis(&key.name("redis"), redis, found));
+    let backups = backups(&key.name("backup"), section, file, found);
     let mut types = |role: &str, types: &[Word]| -> Vec<String> {
         let key = key.name(role).name("types");
         found.all(provision::not_types(&key, types));
@@ -59,6 +61,7 @@ pub(super) fn section(
                 types: types("load_balancer", &balancer.types),
                 certificate: balancer.certificate.as_ref().map(|name| name.0.clone()),
             }),
+        backups: backups?,
         token: token?,
         image: section.image.0.clone(),
         root_keys: section
@@ -98,4 +101,56 @@ fn redis(key: &Key, redis: &RedisFile, found: &mut Found) -> Option<RedisServers
         types: redis.types.iter().map(|word| word.0.clone()).collect(),
         password: password.map_or(Some(None), |password| password.map(Some))?,
     })
+}
+
+fn backups(
+    key: &Key,
+    section: &ProvisionFile,
+    file: &File,
+    found: &mut Found,
+) -> Option<BTreeMap<String, Backup>> {
+    found.all(backup::without_databases(key, section));
+    let backups: Vec<Option<_>> = section
+        .backup
+        .iter()
+        .map(|(cluster, backup)| self::backup(&key.name(&cluster.0), cluster, backup, file, found))
+        .collect();
+    found.all(backup::shared_by_residencies(key, section, file));
+    backups.into_iter().collect()
+}
+
+fn backup(
+    key: &Key,
+    cluster: &Name,
+    backup: &BackupFile,
+    file: &File,
+    found: &mut Found,
+) -> Option<(String, Backup)> {
+    found.all(backup::cluster_unknown(key, cluster, file));
+    let endpoint = found.read(values::endpoint(&key.name("endpoint"), &backup.endpoint));
+    found.all(values::not_a_bucket(&key.name("bucket"), &backup.bucket));
+    found.all(values::not_a_location(
+        &key.name("location"),
+        &backup.location,
+    ));
+    found.all(backup::outside_residency(key, cluster, backup, file));
+    let elsewhere = |endpoint| backup::elsewhere(key, backup, endpoint);
+    found.all(endpoint.as_ref().and_then(elsewhere));
+    let mut secret = |name, secret| found.read(values::secret(&key.name(name), secret));
+    let access = secret("key", &backup.key);
+    let proof = secret("secret", &backup.secret);
+    let passphrase = secret("passphrase", &backup.passphrase);
+    let ca = backup.ca.as_ref();
+    found.all(ca.and_then(|path| values::not_a_path(&key.name("ca"), path)));
+    let backup = Backup {
+        endpoint: endpoint?,
+        bucket: backup.bucket.0.clone(),
+        location: backup.location.0.clone(),
+        key: access?,
+        secret: proof?,
+        passphrase: passphrase?,
+        keep_days: backup.keep_days,
+        ca: ca.map(|path| path.0.clone()),
+    };
+    Some((cluster.0.clone(), backup))
 }

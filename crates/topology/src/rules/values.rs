@@ -6,8 +6,8 @@ use std::time::Duration;
 use url::Url;
 
 use crate::file::{
-    Account, Address, Country, DurationText, EnvironmentPrefix, FilePath, Identifier, Location,
-    Name, Origin, SecretReference, TableText, UrlPath, Word,
+    Account, Address, Bucket, Country, DurationText, Endpoint, EnvironmentPrefix, FilePath,
+    Identifier, Location, Name, Origin, SecretReference, TableText, UrlPath, Word,
 };
 use crate::model::Secret;
 use crate::problem::{Finding, Key, quoted};
@@ -77,6 +77,15 @@ pub(crate) fn not_a_word(key: &Key, word: &Word) -> Option<Finding> {
     (!fits).then(|| Finding::new(key, quoted(&word.0), Word::ACCEPTED))
 }
 
+pub(crate) fn not_a_bucket(key: &Key, bucket: &Bucket) -> Option<Finding> {
+    let end = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit();
+    let fits = (3..=63).contains(&bucket.0.len())
+        && bucket.0.starts_with(end)
+        && bucket.0.ends_with(end)
+        && bucket.0.chars().all(|c| end(c) || ".-".contains(c));
+    (!fits).then(|| Finding::new(key, quoted(&bucket.0), Bucket::ACCEPTED))
+}
+
 pub(crate) fn not_a_table(key: &Key, table: &TableText) -> Option<Finding> {
     (!is_table(&table.0)).then(|| Finding::new(key, quoted(&table.0), TableText::ACCEPTED))
 }
@@ -116,19 +125,28 @@ fn is_broadcast(address: IpAddr) -> bool {
 
 /// Probes put their own path behind the URL, and its text appears in logs: it holds a host and nothing else.
 pub(crate) fn origin(key: &Key, text: &Origin) -> Result<Url, Finding> {
-    let finding = |found: String| Err(Finding::new(key, found, Origin::ACCEPTED));
+    host_alone(key, &text.0, &["http", "https"], Origin::ACCEPTED)
+}
+
+/// Every row goes there.
+pub(crate) fn endpoint(key: &Key, text: &Endpoint) -> Result<Url, Finding> {
+    host_alone(key, &text.0, &["https"], Endpoint::ACCEPTED)
+}
+
+fn host_alone(key: &Key, text: &str, schemes: &[&str], accepted: &str) -> Result<Url, Finding> {
+    let finding = |found: String| Err(Finding::new(key, found, accepted));
     // On the text, not on the parsed URL: what does not parse may hold a secret all the same.
-    if text.0.contains('@') {
+    if text.contains('@') {
         return finding("a URL with credentials".to_owned());
     }
-    if text.0.contains(['?', '#']) {
+    if text.contains(['?', '#']) {
         return finding("a URL with a query or fragment".to_owned());
     }
-    let Ok(url) = Url::parse(&text.0) else {
-        return finding(quoted(&text.0));
+    let Ok(url) = Url::parse(text) else {
+        return finding(quoted(text));
     };
-    if !matches!(url.scheme(), "http" | "https") || !is_origin(&text.0) || url.port() == Some(0) {
-        return finding(quoted(&text.0));
+    if !schemes.contains(&url.scheme()) || !is_origin(text) || url.port() == Some(0) {
+        return finding(quoted(text));
     }
     Ok(url)
 }
@@ -139,7 +157,9 @@ fn is_origin(text: &str) -> bool {
         return false;
     };
     let authority = rest.strip_suffix('/').unwrap_or(rest);
-    let other = |c: char| c.is_whitespace() || c.is_control() || "/\\?#@".contains(c);
+    // A byte order mark is space to the schema's pattern.
+    let space = |c: char| c.is_whitespace() || c == '\u{feff}';
+    let other = |c: char| space(c) || c.is_control() || "/\\?#@".contains(c);
     !authority.is_empty() && !authority.contains(other)
 }
 
