@@ -5,9 +5,10 @@ use std::time::{Duration, SystemTime};
 
 use regionwise_cli::{Because, Common, Context, Failure, Hint, SecretText, duration};
 use regionwise_hetzner::{ENDPOINT, Hetzner, Kind, Settings};
+use regionwise_provision::recipes::clusters_without_backup;
 use regionwise_provision::{
-    Catalogue, Change, Cost, Detail, Inventory, Known, Line, Plan, Reaction, Spec, Wanted, plan,
-    settle_across, wanted,
+    Catalogue, Change, Cost, Detail, Inventory, Known, Line, Plan, Reaction, Role, Spec, Wanted,
+    plan, settle_across, wanted,
 };
 use regionwise_provisioner::Project;
 use regionwise_rollout::Verdict;
@@ -50,6 +51,8 @@ pub(crate) struct Seen<'a> {
     /// Of the projects' tokens.
     pub(crate) references: Vec<String>,
     pub(crate) catalogue: Catalogue,
+    /// Clusters that the region serves from, or has a node of, and whose rows nobody backs up.
+    pub(crate) without_backup: Vec<&'a str>,
 }
 
 impl World {
@@ -160,11 +163,17 @@ impl World {
             &networks,
         )
         .map_err(|undecided| Failure::invalid(undecided.to_string()).with_hint(undecided.hint()))?;
+        let servers: Vec<(Role, &str)> = parts
+            .iter()
+            .flat_map(|part| servers(&part.wanted))
+            .collect();
+        let without_backup = clusters_without_backup(&self.topology, region, &servers);
         let mut seen = Seen {
             projects: Vec::new(),
             plans: Vec::new(),
             references: Vec::new(),
             catalogue,
+            without_backup,
         };
         for ((hetzner, inventory), (token, _)) in
             hetzners.into_iter().zip(inventories).zip(&self.tokens)
@@ -193,6 +202,14 @@ impl World {
         settle_across(&mut seen.plans, &inventories);
         Ok(seen)
     }
+}
+
+/// What each server is for, and its name in regions.toml.
+pub(crate) fn servers(wanted: &[Wanted]) -> impl Iterator<Item = (Role, &str)> {
+    wanted.iter().filter_map(|wanted| match &wanted.spec {
+        Spec::Server(server) => Some((server.role, server.host.as_str())),
+        _ => None,
+    })
 }
 
 /// Our networks in one project.

@@ -22,7 +22,7 @@ use regionwise_rollout::Verdict;
 use regionwise_topology::Region;
 
 use crate::apply::{self, Applied, Ending, Mode};
-use crate::look::{Seen, World};
+use crate::look::{self, Seen, World};
 use crate::region::RegionArgs;
 use crate::uploads::{self, Uploads};
 use logins::Secrets;
@@ -120,12 +120,9 @@ impl Baggage {
                     .with_hint("or order the servers, and set none of them up: --servers-only"));
             }
         };
-        let wanted = seen.projects.iter().flat_map(|project| &project.wanted);
-        let servers: Vec<(Role, &str)> = wanted
-            .filter_map(|wanted| match &wanted.spec {
-                Spec::Server(server) => Some((server.role, server.host.as_str())),
-                _ => None,
-            })
+        let projects = seen.projects.iter();
+        let servers: Vec<(Role, &str)> = projects
+            .flat_map(|project| look::servers(&project.wanted))
             .collect();
         let clusters = recipes::clusters_about(topology, region, &servers);
         Ok(Self {
@@ -549,6 +546,7 @@ impl Setup<'_, '_> {
             machines: &self.machines,
             region_host_sha256: uploads.map_or("", |uploads| &uploads.region_host_sha256),
             logins: &self.baggage.secrets.logins,
+            backups: &self.baggage.secrets.backups,
             redis_account: self.baggage.secrets.redis_account(),
         }
     }

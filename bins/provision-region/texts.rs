@@ -2,7 +2,7 @@
 
 use std::fmt::Write;
 
-use regionwise_cli::{Report, Table};
+use regionwise_cli::{Finding, Level, Report, Table};
 use regionwise_provision::{Cost, Kind, Plan};
 use regionwise_provisioner::{Done, Why};
 use regionwise_rollout::Verdict;
@@ -84,6 +84,13 @@ pub(crate) fn report(
         "addresses": addresses::known(seen).into_iter().collect::<std::collections::BTreeMap<_, _>>(),
     });
     report.outputs.push(("plan", hash.to_owned()));
+    let without = seen.without_backup.iter();
+    report.findings.extend(without.map(|cluster| Finding {
+        level: Level::Notice,
+        text: format!(
+            "cluster {cluster} has no backup: [provision.backup.{cluster}] says where to"
+        ),
+    }));
     report
 }
 

@@ -7,8 +7,8 @@ use std::time::Instant;
 
 use regionwise_lab::guests::{Guest, Guests, Machine};
 use regionwise_provision::host::{
-    Account, AccountKind, Bouncer, Database, Mesh, Opening, Part, Peer, Redis, Replica, Server,
-    Source, System, Transport, Upstream, keys, mesh, steps,
+    Account, AccountKind, Backup, Bouncer, Database, Mesh, Opening, Part, Peer, Redis, Replica,
+    Server, Source, System, Transport, Upstream, keys, mesh, steps,
 };
 use regionwise_provision::said::{End, Line, State};
 use regionwise_provision::script::{GUARD_DIRECTORY, render};
@@ -21,23 +21,28 @@ const VOLUME: u32 = 4711;
 /// What the mesh between both places takes for a way.
 const DELAY: &str = "45ms";
 
+/// What the backups of the lab are encrypted with.
+pub(crate) const PASSPHRASE: &str = "passphrase-of-backup";
+
 /// One run of a script.
-struct Ran {
-    changed: Vec<String>,
-    notes: Vec<String>,
+pub(crate) struct Ran {
+    pub(crate) changed: Vec<String>,
+    pub(crate) notes: Vec<String>,
     facts: BTreeMap<String, String>,
     /// Step and what it said.
-    failed: Option<(String, String)>,
+    pub(crate) failed: Option<(String, String)>,
 }
 
 /// Uploads, runs, and confirms by another login, as provision-region does.
-fn run(guest: &Guest, steps: &[Step]) -> Ran {
+pub(crate) fn run(guest: &Guest, steps: &[Step]) -> Ran {
     let script = render(steps);
+    let secrets = Backup::secrets("key-of-backup", "secret-of-backup", PASSPHRASE);
+    let secrets = secrets.trim_end();
     guest
         .ssh(&format!(
             "umask 077; mkdir -p /run/sent && cd /run/sent && echo password-of-monitor > password-regionwise_lag \
              && echo password-of-shop > password-shop \
-             && echo password-of-redis > redis-password && cat > script << 'SENT'\n{script}\nSENT"
+             && echo password-of-redis > redis-password && echo '{secrets}' > backup-secrets && cat > script << 'SENT'\n{script}\nSENT"
         ))
         .unwrap();
     let said = guest
@@ -79,7 +84,7 @@ fn run(guest: &Guest, steps: &[Step]) -> Ran {
 
 /// As [`run`], of a script that must not fail.
 #[track_caller]
-fn set_up(guest: &Guest, server: &Server) -> Ran {
+pub(crate) fn set_up(guest: &Guest, server: &Server) -> Ran {
     let ran = run(guest, &steps(server));
     assert_eq!(ran.failed, None, "{}", guest.name);
     ran
@@ -157,6 +162,7 @@ impl Pair<'_> {
                     IpAddr::from(self.replica(1).address).into(),
                 ],
                 listen: vec![self.guest(which).address.into()],
+                backup: None,
             }),
             // The second server is a host, too, as far as its way to the database goes.
             bouncer: (which == 1 && self.facts[0].contains_key("certificate")).then(|| {
@@ -206,7 +212,7 @@ impl Pair<'_> {
 }
 
 /// Waits for a truth of the database, and says how long it took.
-fn wait_for(guest: &Guest, query: &str) -> f64 {
+pub(crate) fn wait_for(guest: &Guest, query: &str) -> f64 {
     let started = Instant::now();
     let script = format!(
         "cd /; for _ in $(seq 120); do [ \"$({})\" = t ] && exit 0; sleep 0.5; done; exit 1",
@@ -220,7 +226,7 @@ fn psql(query: &str) -> String {
     format!("runuser -u postgres -- psql -X -A -t -d shop -c \"{query}\" 2>&1")
 }
 
-fn sql(guest: &Guest, query: &str) -> String {
+pub(crate) fn sql(guest: &Guest, query: &str) -> String {
     let said = guest.ssh(&format!("cd /; {}", psql(query)));
     said.unwrap().trim().to_owned()
 }

@@ -64,6 +64,7 @@ fn look(part: Part, top: &str) -> (Vec<&'static str>, Step) {
         accounts: Vec::new(),
         clients: Vec::new(),
         listen: Vec::new(),
+        backup: None,
     };
     let server = Server {
         database: Some(database),

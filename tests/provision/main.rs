@@ -5,6 +5,7 @@
     reason = "a helper of a test panics like the test does"
 )]
 
+mod backup;
 mod destroy;
 mod emulated;
 mod first_session;

@@ -5,7 +5,8 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
 use regionwise_provision::host::{
-    Api, Bouncer, Database, Mesh, Opening, Part, Redis, Server, System, Upstream, identity, steps,
+    Api, Backup, Bouncer, Database, Mesh, Opening, Part, Redis, Server, System, Upstream, identity,
+    steps,
 };
 use regionwise_provision::script::render;
 use regionwise_provision::step::{Action, Content, File};
@@ -165,6 +166,15 @@ fn shellcheck_finds_nothing_in_the_script_that_sets_a_server_up() {
         accounts: Vec::new(),
         clients: Vec::new(),
         listen: Vec::new(),
+        backup: Some(Backup {
+            product: "shop".to_owned(),
+            host: "s3.example".to_owned(),
+            port: 443,
+            bucket: "shop-eu-backup".to_owned(),
+            location: "hel1".to_owned(),
+            keep_days: 14,
+            authority: None,
+        }),
     };
     let upstream = Upstream {
         node: "eu-1".to_owned(),
@@ -206,7 +216,7 @@ fn shellcheck_finds_nothing_in_the_script_that_sets_a_server_up() {
         assert_eq!(code, 0, "{said}");
         seen += 1;
     }
-    assert!(seen >= 5, "{seen} programs");
+    assert!(seen >= 6, "{seen} programs");
     let (code, said) = shellcheck_of(&script.replace("cmp -s \"$1\"", "cmp -s $1"));
     assert_ne!(code, 0, "it reads the script: {said}");
 }

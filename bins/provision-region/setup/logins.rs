@@ -1,10 +1,11 @@
-//! Accounts and passwords of databases and Redis, from the secrets that regions.toml names.
+//! Accounts and passwords of databases, Redis and backups, from the secrets that regions.toml names.
 
 use std::collections::BTreeMap;
+use std::path::Path;
 
-use regionwise_cli::{Because, Common, Context, Failure};
+use regionwise_cli::{Because, Common, Context, Failure, Hint};
 use regionwise_postgres::Dsn;
-use regionwise_provision::host::{Account, AccountKind, Redis, Server};
+use regionwise_provision::host::{Account, AccountKind, Backup, Redis, Server};
 use regionwise_provision::recipes::Logins;
 use regionwise_remote::root::Part;
 use regionwise_topology::{Cluster, Secret, Topology};
@@ -17,9 +18,16 @@ pub(super) struct Secrets {
     pub(super) logins: BTreeMap<String, Logins>,
     /// By cluster and the name of the file.
     passwords: BTreeMap<(String, String), Vec<u8>>,
+    /// By cluster.
+    pub(super) backups: BTreeMap<String, Backup>,
+    /// By cluster: the file with the secrets of its backup.
+    backup_files: BTreeMap<String, Vec<u8>>,
     /// Account and password.
     redis: Option<(String, Vec<u8>)>,
 }
+
+/// A passphrase that somebody could guess keeps nobody out of the backups.
+const PASSPHRASE_LENGTH: usize = 16;
 
 impl Secrets {
     /// Reads those of these clusters.
@@ -37,6 +45,8 @@ impl Secrets {
         let mut secrets = Self {
             logins: BTreeMap::new(),
             passwords: BTreeMap::new(),
+            backups: BTreeMap::new(),
+            backup_files: BTreeMap::new(),
             redis: None,
         };
         let provision = topology.provision.as_ref();
@@ -66,6 +76,10 @@ impl Secrets {
                 return Err(Failure::invalid(text).with_hint("use a-z, 0-9 and `_`"));
             }
             secrets.logins.insert(cluster.name.clone(), logins);
+            let wanted = provision.and_then(|provision| provision.backups.get(&cluster.name));
+            if let Some(wanted) = wanted {
+                secrets.back_up(common, context, topology, &cluster.name, wanted)?;
+            }
         }
         let redis = provision.and_then(|provision| provision.redis.as_ref()?.password.as_ref());
         if let Some(password) = redis {
@@ -74,6 +88,55 @@ impl Secrets {
             secrets.redis = Some((topology.product.name.clone(), line));
         }
         Ok(secrets)
+    }
+
+    fn back_up(
+        &mut self,
+        common: &Common,
+        context: &Context,
+        topology: &Topology,
+        cluster: &str,
+        wanted: &regionwise_topology::Backup,
+    ) -> Result<(), Failure> {
+        let directory = common.directory();
+        let read = |name: &str, secret: &Secret| {
+            let what = format!("`provision.backup.{cluster}.{name}`");
+            let text = context.secret(&what, secret, directory)?;
+            let line = text.expose().trim();
+            match !line.is_empty() && line.bytes().all(|b| b.is_ascii_graphic()) {
+                true => Ok(line.to_owned()),
+                false => Err(Failure::invalid(format!(
+                    "{what} is not printable ASCII without spaces"
+                ))
+                .with_hint("it stands on one line of a file that pgBackRest reads")),
+            }
+        };
+        let key = read("key", &wanted.key)?;
+        let secret = read("secret", &wanted.secret)?;
+        let passphrase = read("passphrase", &wanted.passphrase)?;
+        if passphrase.len() < PASSPHRASE_LENGTH {
+            let text = format!(
+                "`provision.backup.{cluster}.passphrase` is shorter than {PASSPHRASE_LENGTH} characters"
+            );
+            return Err(Failure::invalid(text).with_hint("make one: openssl rand -hex 32"));
+        }
+        let authority = wanted.ca.as_deref();
+        let authority = authority
+            .map(|path| certificate(&context.expand(path, directory)))
+            .transpose()?;
+        let backup = Backup {
+            product: topology.product.name.clone(),
+            host: wanted.endpoint.host_str().unwrap_or_default().to_owned(),
+            port: wanted.endpoint.port_or_known_default().unwrap_or(443),
+            bucket: wanted.bucket.clone(),
+            location: wanted.location.clone(),
+            keep_days: wanted.keep_days,
+            authority,
+        };
+        let file = Backup::secrets(&key, &secret, &passphrase).into_bytes();
+        self.backup_files.insert(cluster.to_owned(), file);
+        self.backups.insert(cluster.to_owned(), backup);
+        Ok(())
     }
 
     fn add(
@@ -148,6 +211,10 @@ impl Secrets {
                     parts.push(part(name, password.clone()));
                 }
             }
+            let file = self.backup_files.get(&database.cluster);
+            if let (Some(_), Some(file)) = (&database.backup, file) {
+                parts.push(part(Backup::SECRETS, file.clone()));
+            }
         }
         if let Some(bouncer) = &server.bouncer {
             let name = bouncer.password();
@@ -174,6 +241,21 @@ fn is_plain(name: &str) -> bool {
             .all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'_')
 }
 
+/// One that goes to servers as it is, so nothing else may be in the file.
+fn certificate(path: &Path) -> Result<String, Failure> {
+    let shown = path.display();
+    let text = std::fs::read_to_string(path)
+        .invalid(|| format!("cannot read the certificate `{shown}`"))
+        .hint("`ca` names the authority of a store of your own; leave it out for any other")?;
+    if !text.starts_with("-----BEGIN CERTIFICATE-----") || text.contains("PRIVATE") {
+        return Err(
+            Failure::invalid(format!("`{shown}` is not a certificate in PEM"))
+                .with_hint("it begins with -----BEGIN CERTIFICATE-----"),
+        );
+    }
+    Ok(text)
+}
+
 fn one_line(password: &[u8], what: &str) -> Result<Vec<u8>, Failure> {
     if password.is_empty() || !password.iter().all(u8::is_ascii_graphic) {
         return Err(
@@ -196,6 +278,8 @@ mod tests {
         let mut secrets = Secrets {
             logins: BTreeMap::new(),
             passwords: BTreeMap::new(),
+            backups: BTreeMap::new(),
+            backup_files: BTreeMap::new(),
             redis: None,
         };
         let mut logins = Logins {

@@ -1,6 +1,7 @@
 //! The steps that make a server what it is to be, in order. Those that could lock somebody out come last, so that nothing fails after.
 
 mod api;
+mod backup;
 mod bouncer;
 pub mod identity;
 pub mod mesh;
@@ -13,6 +14,7 @@ mod tests;
 use crate::step::{Action, Command, Content, File, Guard, Step};
 
 pub use api::Api;
+pub use backup::Backup;
 pub use bouncer::{Bouncer, Upstream};
 pub use mesh::{Mesh, Peer};
 pub use postgres::{Account, AccountKind, Database, Part, Replica};

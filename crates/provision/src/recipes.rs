@@ -8,8 +8,8 @@ use ipnet::{IpNet, Ipv6Net};
 use regionwise_topology::{Cluster, Node, Region, Topology};
 
 use crate::host::{
-    Account, AccountKind, Api, Bouncer, Database, Mesh, Opening, Part, Peer, Redis, Replica,
-    Server, Source, System, Transport, Upstream, mesh,
+    Account, AccountKind, Api, Backup, Bouncer, Database, Mesh, Opening, Part, Peer, Redis,
+    Replica, Server, Source, System, Transport, Upstream, mesh,
 };
 use crate::inventory::{Detail, Inventory, volume_name};
 use crate::ownership::{FINAL_KEY, HOST_KEY, REGION, ROLE, WIREGUARD, wireguard_key};
@@ -71,6 +71,8 @@ pub struct Facts<'a> {
     pub region_host_sha256: &'a str,
     /// By cluster.
     pub logins: &'a BTreeMap<String, Logins>,
+    /// By cluster; one that is not here has none.
+    pub backups: &'a BTreeMap<String, Backup>,
     /// Who may log in to Redis; `None`: nobody has said it.
     pub redis_account: Option<&'a str>,
 }
@@ -174,6 +176,24 @@ pub fn clusters_about<'t>(
             })
     };
     topology.clusters.values().filter(here).collect()
+}
+
+/// Those clusters among [`clusters_about`] that would be gone with their servers. Of databases that somebody else sets up
+/// nobody here knows.
+pub fn clusters_without_backup<'t>(
+    topology: &'t Topology,
+    region: &Region,
+    servers: &[(Role, &str)],
+) -> Vec<&'t str> {
+    let provision = topology.provision.as_ref();
+    let Some(provision) = provision.filter(|provision| provision.database.is_some()) else {
+        return Vec::new();
+    };
+    clusters_about(topology, region, servers)
+        .into_iter()
+        .map(|cluster| cluster.name.as_str())
+        .filter(|name| !provision.backups.contains_key(*name))
+        .collect()
 }
 
 /// From where accounts may log in to a node besides the servers of the product.
@@ -441,6 +461,7 @@ impl Facts<'_> {
                 [] => Vec::new(),
                 _ => vec![machine.address],
             },
+            backup: self.backups.get(&cluster.name).cloned(),
         }
     }
 

@@ -8,8 +8,12 @@
 use std::collections::BTreeMap;
 
 use ipnet::IpNet;
-use regionwise_provision::host::{Account, AccountKind, Opening, Part, Source, Transport, mesh};
-use regionwise_provision::recipes::{Facts, Logins, Machine, Phase, openings};
+use regionwise_provision::host::{
+    Account, AccountKind, Backup, Opening, Part, Source, Transport, mesh,
+};
+use regionwise_provision::recipes::{
+    Facts, Logins, Machine, Phase, clusters_without_backup, openings,
+};
 use regionwise_provision::{
     Catalogue, FirewallRule, Protocol, Role, Spec, Undecided, Wanted, wanted,
 };
@@ -98,11 +102,13 @@ fn facts<'a>(
     machines: &'a [Machine],
     logins: &'a BTreeMap<String, Logins>,
 ) -> Facts<'a> {
+    static NONE: BTreeMap<String, Backup> = BTreeMap::new();
     Facts {
         topology,
         machines,
         region_host_sha256: "00",
         logins,
+        backups: &NONE,
         redis_account: Some("shop"),
     }
 }
@@ -478,4 +484,61 @@ fn a_host_writes_to_the_primary_of_its_regions_cluster_and_reads_what_is_near() 
     // A database that we do not set up has no account to log in as.
     let nobody = BTreeMap::new();
     assert_eq!(way(&facts(&topology, &machines, &nobody), "eu-2"), None);
+}
+
+#[test]
+fn every_node_of_a_cluster_gets_its_backup_and_no_node_of_another_one() {
+    let topology = topology(&[]);
+    let machines = machines(&topology, &["us-east", "eu-central", "ap-singapore"]);
+    let logins = logins();
+    let backup = Backup {
+        product: "shop".to_owned(),
+        host: "s3.example".to_owned(),
+        port: 443,
+        bucket: "shop-us".to_owned(),
+        location: "ash".to_owned(),
+        keep_days: 14,
+        authority: None,
+    };
+    let backups = BTreeMap::from([("us".to_owned(), backup.clone())]);
+    let facts = Facts {
+        backups: &backups,
+        ..facts(&topology, &machines, &logins)
+    };
+    let mut seen = 0;
+    for machine in &machines {
+        for phase in [Phase::Whole, Phase::Peers, Phase::Synchronous] {
+            let Some(database) = facts.recipe(machine, phase).server.database else {
+                continue;
+            };
+            let wanted = (database.cluster == "us").then_some(&backup);
+            assert_eq!(database.backup.as_ref(), wanted, "{}", machine.host);
+            seen += 1;
+        }
+    }
+    assert!(seen >= 8, "{seen}");
+}
+
+#[test]
+fn a_cluster_that_would_be_gone_with_its_servers_is_named() {
+    const BACKUP: &str = "database = { types = [\"cpx32\", \"cpx31\"], volume_gb = 200 }";
+    let with = format!(
+        "{BACKUP}\nbackup.us = {{ endpoint = \"https://s3.example\", bucket = \"shop-us\", location = \"ash\", \
+         key = \"env:A\", secret = \"env:B\", passphrase = \"env:C\" }}"
+    );
+    let named = |changes: &[(&str, &str)], region: &str, servers: &[(Role, &str)]| {
+        let topology = topology(changes);
+        let region = topology.region(region).unwrap();
+        let names = clusters_without_backup(&topology, region, servers);
+        names
+            .iter()
+            .map(|name| (*name).to_owned())
+            .collect::<Vec<_>>()
+    };
+    let dr = [(Role::Database, "us-dr")];
+    assert_eq!(named(&[], "eu-central", &dr), ["eu", "us"]);
+    assert_eq!(named(&[(BACKUP, &with)], "eu-central", &dr), ["eu"]);
+    assert_eq!(named(&[(BACKUP, &with)], "us-east", &[]), [""; 0]);
+    // Databases that somebody else sets up are somebody else's.
+    assert_eq!(named(&[(BACKUP, "")], "eu-central", &[]), [""; 0]);
 }

@@ -9,6 +9,7 @@ use std::net::{IpAddr, Ipv6Addr};
 
 use ipnet::IpNet;
 
+use super::backup::{self, Backup};
 use super::mesh::Mesh;
 use super::{command, file, look, packages, text};
 use crate::script::quoted;
@@ -44,6 +45,8 @@ pub struct Database {
     pub clients: Vec<IpNet>,
     /// Addresses of this server to listen at, besides loopback and the mesh.
     pub listen: Vec<IpAddr>,
+    /// `None`: it has none.
+    pub backup: Option<Backup>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -167,7 +170,12 @@ pub(super) fn steps(database: &Database, mesh: Option<&Mesh>) -> Vec<Step> {
     steps.extend(keys(database, mesh));
     steps.push(part(database));
     steps.extend(files(database, mesh));
+    let backup = database.backup.as_ref();
+    steps.extend(backup.map_or_else(Vec::new, |backup| backup::files(backup, &database.cluster)));
     steps.extend(volume(database));
+    if backup.is_some() {
+        steps.extend(backup::place(&database.part));
+    }
     steps.extend(cluster(&database.part));
     match &database.part {
         Part::Primary { standbys, sync, .. } => {
@@ -183,6 +191,10 @@ pub(super) fn steps(database: &Database, mesh: Option<&Mesh>) -> Vec<Step> {
         "collations_so",
         &[],
     ));
+    match backup {
+        Some(_) => steps.extend(backup::running(&database.part, &database.cluster)),
+        None => steps.push(backup::none()),
+    }
     steps.push(look(
         "database-notes",
         "what only a person decides",

@@ -6,6 +6,7 @@ use std::net::IpAddr;
 use super::{
     Account, AccountKind, CERTIFICATE, Database, HEARTBEAT, KEY, Part, Replica, SETTINGS, TOOL, TOP,
 };
+use crate::host::backup;
 use crate::host::mesh::Mesh;
 use crate::script::quoted;
 
@@ -186,6 +187,10 @@ include_if_exists '{SETTINGS}/sync.conf'
 ",
         addresses.join(", ")
     );
+    text.push_str(&backup::archiving(
+        database.backup.as_ref(),
+        &database.cluster,
+    ));
     if let Some(conninfo) = conninfo(database) {
         let _ = writeln!(text, "primary_conninfo = '{conninfo}'");
         let _ = writeln!(text, "primary_slot_name = '{}'", replica(&database.node));

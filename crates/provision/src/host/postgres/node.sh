@@ -412,6 +412,11 @@ collations_so() {
   done
 }
 
+# Where it is, for the program that makes backups.
+place() {
+  echo "version=$version programs=$programs top=$top data=$data unit=$unit"
+}
+
 ## What a person should know
 
 notes() {
@@ -427,7 +432,8 @@ notes() {
 
 case ${1:-} in
   volume_made | make_volume | sizes_so | set_sizes | cluster_made | make_cluster | running_so | run | configured_so | configure | note_loaded \
-    | replicas_so | make_replicas | accounts_so | make_accounts | departed_so | forget_departed | sync_so | set_sync | streams_so | stream | collations_so | notes)
+    | replicas_so | make_replicas | accounts_so | make_accounts | departed_so | forget_departed | sync_so | set_sync | streams_so | stream \
+    | collations_so | place | notes)
     "$1"
     ;;
   *)

@@ -1,0 +1,447 @@
+#!/bin/sh
+# shellcheck disable=SC2154  # the files of settings assign them
+# Written by provision-region. Backups of the cluster that this server has a node of, into the repository that
+# /etc/regionwise/backup says. What ends in _so is a question that changes nothing. Nothing here stops or restarts the
+# Postgres that serves.
+#
+#   backup run                 a backup, as a timer makes one every day
+#   backup prove               restores what is there beside the data, looks at every page of it, and takes it away again
+#   backup restore [TIME]      brings a lost cluster back: all of it, or as it was at TIME ('2026-11-30 12:00:00+00')
+#   backup status              what there is
+#   backup VERB [WORD]         steps of provision-region
+set -u
+umask 077
+export LC_ALL=C
+cd / || exit 1
+settings=/etc/regionwise/backup
+postgres=/usr/local/lib/regionwise/postgres
+state=/var/lib/regionwise-backup
+alone=/run/regionwise-backup.lock
+# shellcheck source=/dev/null
+. /etc/regionwise/postgres/node
+# shellcheck source=/dev/null
+. "$settings/settings"
+eval "$("$postgres" place)"
+# Beside the data, where there is a disk for it. Its data lies two levels deep: nobody takes it for a cluster.
+scratch=$top/restoring
+word=${2:-}
+hour=3600
+day=86400
+# Seconds for one call of pgBackRest; more where it moves the data.
+patience=300
+
+die() {
+  echo "$1"
+  exit 1
+}
+
+# ask WORD..: pgBackRest, as Postgres when it archives.
+ask() {
+  runuser -u postgres -- timeout "$patience" pgbackrest --config="$settings/pgbackrest.conf" --config-include-path="$settings/conf.d" \
+    --stanza="$cluster" "$@" 2>&1 9>&-
+}
+
+# What went wrong, on one line: pgBackRest's messages have many, and a timeout has none.
+short() {
+  said=$(sed 's/^[-0-9: .]* P[0-9]* *//' | tr '\n\t' '  ' | tr -cd ' -~' | tr -s ' ' | sed 's/.*\(ERROR\|FATAL\|PANIC\)/\1/
+    s/\*\*\* Path.*<Message>\([^<]*\)<.*/\1/; s/FormatError: .*/it is not encrypted with this passphrase/' | cut -c 1-400)
+  echo "${said:-no answer in time}"
+}
+
+# sql DIRECTORY OF THE SOCKET, DATABASE, STATEMENT
+sql() {
+  echo "$3" | PGOPTIONS='-c synchronous_commit=local' runuser -u postgres -- psql -X -q -A -t -v ON_ERROR_STOP=1 -h "$1" -p 5432 -d "$2" 2>&1 9>&-
+}
+
+value() {
+  sql /var/run/postgresql postgres "$1"
+}
+
+# control DIRECTORY OF DATA, NAME
+control() {
+  runuser -u postgres -- "$programs/pg_controldata" -D "$1" 2> /dev/null 9>&- | sed -n "s/^$2: *//p"
+}
+
+system_of() {
+  control "$1" 'Database system identifier'
+}
+
+is_standby() {
+  [ -e "$data/standby.signal" ]
+}
+
+# within SECONDS COMMAND..
+within() {
+  left=$1
+  shift
+  until "$@"; do
+    left=$((left - 1))
+    [ "$left" -gt 0 ] || return 1
+    sleep 1
+  done
+}
+
+# limit BYTES: the seconds that they may take, at 5 MB/s, and ten minutes for what does not depend on them.
+limit() {
+  echo $((600 + $1 / 5000000))
+}
+
+when() {
+  date -u -d "@$1" '+%Y-%m-%d %H:%M UTC'
+}
+
+# field FILE NAME
+field() {
+  sed -n "s/^$2=//p" "$state/$1" 2> /dev/null
+}
+
+# keep FILE, with its lines on stdin.
+keep() {
+  mkdir -p "$state" && cat > "$state/$1.new" && sync "$state/$1.new" && mv "$state/$1.new" "$state/$1"
+}
+
+# What expires must not be what is being restored.
+lock() {
+  exec 9> "$alone"
+  flock -w 60 9 || die 'another backup, proof or restore is under way on this server'
+}
+
+# What the repository has of the cluster, as variables: system, newest, stopped, bytes, spoilt, full, last (segment of the
+# archive), since (segments from the newest backup on) and all (segments). Empty or 0 is none. Dies with the reason when it cannot be seen.
+see() {
+  said=$(ask info --output=json --log-level-console=error) || die "cannot look into $repository: $(echo "$said" | short)"
+  seen=$(echo "$said" | perl -MJSON::PP -e '
+    my ($one) = grep { $_->{name} eq $ARGV[0] } @{ JSON::PP->new->loose->decode(join "", <STDIN>) };
+    my $status = $one->{repo}[0]{status} // $one->{status} // { code => 1 };
+    # No stanza, no backup, no data of the stanza. All else is trouble.
+    grep { $status->{code} == $_ } 0, 1, 2, 3 or die "$status->{message}\n";
+    my $db = $one->{db}[-1] // {};
+    my $ours = sub { grep { $_->{database}{id} == $db->{id} } @{ $_[0] // [] } };
+    my @backups = $ours->($one->{backup});
+    my ($newest) = reverse @backups;
+    my ($full) = grep { $_->{type} eq "full" } reverse @backups;
+    my @archive = $ours->($one->{archive});
+    my ($first) = sort map { $_->{min} // () } @archive;
+    my ($last) = reverse sort map { $_->{max} // () } @archive;
+    my $number = sub { my $name = $_[0] // "0" x 24; hex(substr $name, 8, 8) * 256 + hex(substr $name, 16, 8) };
+    my %said = (
+      system => $db->{"system-id"} // "", newest => $newest->{label} // "", stopped => $newest->{timestamp}{stop} // 0,
+      bytes => $newest->{info}{size} // 0, spoilt => $newest->{error} ? "yes" : "no", full => $full->{timestamp}{stop} // 0,
+      last => $last // "", since => $number->($last) - $number->($newest->{archive}{start} // $last), all => $number->($last) - $number->($first),
+    );
+    for (sort keys %said) { $said{$_} =~ /^[A-Za-z0-9_-]*$/ or die "it says a strange $_\n"; print "$_=$said{$_}\n" }
+  ' "$cluster" 2>&1) || die "cannot look into $repository: $(echo "$seen" | short)"
+  echo "$seen"
+}
+
+look() {
+  seen=$(see) || die "$seen"
+  eval "$seen"
+}
+
+## What follows from the server
+
+here() {
+  mkdir -p "$top"
+  disk=$(df -P -m "$top" | awk 'NR == 2 { print $2 }')
+  [ -n "$disk" ] || return 1
+  echo '[global]'
+  echo '# Half of the processors.'
+  echo "process-max=$((($(nproc) + 1) / 2))"
+  echo '# A quarter of the disk: a repository that is gone must not fill it. Beyond it the archive gets a gap, and the next proof fails.'
+  echo "archive-push-queue-max=$((disk / 4))MiB"
+  echo "[$cluster]"
+  echo "pg1-path=$data"
+}
+
+here_so() {
+  here | cmp -s - "$settings/conf.d/here.conf"
+}
+
+set_here() {
+  here > "$settings/conf.d/here.conf.new" && chown root:postgres "$settings/conf.d/here.conf.new" \
+    && chmod 640 "$settings/conf.d/here.conf.new" && mv "$settings/conf.d/here.conf.new" "$settings/conf.d/here.conf"
+}
+
+secrets_so() {
+  cmp -s "$word/backup-secrets" "$settings/conf.d/secrets.conf" && [ "$(stat -c '%a %U:%G' "$settings/conf.d/secrets.conf")" = '640 root:postgres' ]
+}
+
+set_secrets() {
+  install -d -m 750 -o root -g postgres "$settings/conf.d" \
+    && install -m 640 -o root -g postgres "$word/backup-secrets" "$settings/conf.d/secrets.conf.new" \
+    && mv "$settings/conf.d/secrets.conf.new" "$settings/conf.d/secrets.conf"
+}
+
+# A new cluster must not begin where a lost one can be brought back from. Dies with what to do.
+place_so() {
+  [ ! -s "$data/PG_VERSION" ] || return 0
+  look
+  [ -z "$newest" ] || die "there are no data here, and $repository has backups of $cluster, the newest of $(when "$stopped"): where a standby lives, promote it; else bring the cluster back with \`$0 restore\`, or name an empty bucket for a cluster that begins anew"
+  [ -z "$system" ] || die "there are no data here, and $repository belongs to another cluster $cluster (system identifier $system): name an empty bucket for a cluster that begins anew"
+}
+
+## Backups
+
+# After look.
+is_ours() {
+  ours=$(system_of "$data")
+  [ -n "$ours" ] || die "cannot read $data/global/pg_control"
+  [ "$system" = "$ours" ] || die "$repository belongs to another cluster $cluster (system identifier $system) than $data ($ours): name an empty bucket for this one"
+}
+
+# Everything for the first backup, and the first backup.
+begun_so() {
+  [ "$(field begun repository)" = "$repository" ] && [ "$(field begun system)" = "$(system_of "$data")" ]
+}
+
+begin() {
+  [ "$(value 'SHOW archive_mode')" = on ] || die "Postgres archives only after a restart, which nobody makes but you: systemctl restart $unit"
+  lock
+  look
+  # It is made once. One that is there is never made anew, whoever it belongs to.
+  [ -n "$system" ] || said=$(ask stanza-create) || die "cannot begin in $repository: $(echo "$said" | short)"
+  look
+  is_ours
+  said=$(ask check --archive-timeout=120) || die "WAL does not arrive in $repository: $(echo "$said" | short)"
+  make
+  keep begun << END
+repository=$repository
+system=$system
+END
+}
+
+# A backup, after look: a full one in a week, else what has changed since that.
+make() {
+  size=$(value 'SELECT sum(pg_database_size(oid)) FROM pg_database') || die "cannot ask Postgres: $size"
+  kind='diff'
+  # A timer may come some hours early.
+  [ $((full + 7 * day - 6 * hour)) -gt "$(date +%s)" ] || kind='full'
+  patience=$(limit "$size")
+  said=$(ask backup --type=$kind) || die "no backup in $repository: $(echo "$said" | short)"
+  look
+  [ "$spoilt" = no ] || die "backup $newest has pages that fail their checksum: the disk of this server may be failing"
+  echo "backup $newest of $(when "$stopped"), $((bytes / 1000000)) MB"
+}
+
+run() {
+  ! is_standby || { echo "$node is a standby, and its primary makes the backups"; exit 0; }
+  lock
+  look
+  [ -n "$system" ] || die "$repository has nothing of $cluster: set this server up again"
+  is_ours
+  clear
+  make
+}
+
+## Bringing back
+
+# Of a proof that was killed, too.
+clear() {
+  [ -d "$scratch" ] || return 0
+  if [ -s "$scratch/data/postmaster.pid" ]; then
+    runuser -u postgres -- "$programs/pg_ctl" -D "$scratch/data" -m immediate -w -t 60 stop > /dev/null 2>&1 9>&-
+  fi
+  rm -rf "$scratch"
+}
+
+alone_answers() {
+  runuser -u postgres -- "$programs/pg_isready" -q -h "$scratch/socket" -p 5432 9>&- || ! kill -0 "$server" 2> /dev/null
+}
+
+# bring_back ARCHIVE_MODE SEGMENTS WORD..: to the end of the archive, or to what the words for pgBackRest say, by a Postgres that
+# nobody can mistake for the cluster: no address, no replication, and none of its configuration.
+bring_back() {
+  archive_mode=$1
+  segments=$2
+  shift 2
+  [ -n "$newest" ] || die "$repository has no backup of $cluster"
+  clear
+  # The archive comes piece by piece, and recovery keeps about as much as a checkpoint needs.
+  need=$((bytes / 1000000 + bytes / 10000000 + 512))
+  free=$(df -P -m "$top" | awk 'NR == 2 { print $4 }')
+  [ "${free:-0}" -gt "$need" ] || die "no place to restore in: $top has ${free:-no} MB left, and backup $newest needs $need MB"
+  install -d -m 700 -o postgres -g postgres "$scratch" "$scratch/data" "$scratch/socket" "$scratch/tablespaces" || exit 1
+  patience=$(limit "$bytes")
+  said=$(ask restore --pg1-path="$scratch/data" --log-level-console=warn "$@") || die "cannot restore from $repository: $(echo "$said" | short)"
+  printf 'local all postgres peer\n' > "$scratch/pg_hba.conf" && : > "$scratch/postgresql.conf" \
+    && chown postgres "$scratch/pg_hba.conf" "$scratch/postgresql.conf" || exit 1
+  push="pgbackrest --config=$settings/pgbackrest.conf --config-include-path=$settings/conf.d --stanza=$cluster --pg1-path=$scratch/data archive-push %p"
+  runuser -u postgres -- "$programs/postgres" -D "$scratch/data" -c config_file="$scratch/postgresql.conf" -c hba_file="$scratch/pg_hba.conf" \
+    -c listen_addresses= -c unix_socket_directories="$scratch/socket" -c unix_socket_permissions=0700 -c port=5432 -c ssl=off \
+    -c archive_mode="$archive_mode" -c archive_command="$push" -c hot_standby=off -c primary_conninfo= -c primary_slot_name= \
+    -c synchronous_standby_names= -c max_logical_replication_workers=0 -c autovacuum=off -c shared_preload_libraries= \
+    -c logging_collector=off -c log_destination=stderr -c cluster_name=regionwise-restore -c wal_level=replica \
+    -c max_connections="$(control "$scratch/data" 'max_connections setting')" \
+    -c max_prepared_transactions="$(control "$scratch/data" 'max_prepared_xacts setting')" \
+    -c max_locks_per_transaction="$(control "$scratch/data" 'max_locks_per_xact setting')" \
+    > "$scratch/log" 2>&1 < /dev/null 9>&- &
+  server=$!
+  # Nobody gets in before recovery has ended, and it is no standby any more.
+  if ! within "$(($(limit "$bytes") + 2 * segments))" alone_answers || ! kill -0 "$server" 2> /dev/null; then
+    die "Postgres does not recover from $repository: $(short < "$scratch/log")"
+  fi
+  position=$(sql "$scratch/socket" postgres 'SELECT pg_last_wal_replay_lsn()') || die "cannot ask the restored Postgres: $position"
+  reached=$(sql "$scratch/socket" postgres "SELECT to_char(pg_last_xact_replay_timestamp() AT TIME ZONE 'UTC', 'YYYY-MM-DD HH24:MI:SS UTC')") \
+    || die "cannot ask the restored Postgres: $reached"
+}
+
+# An error of the repository ends a recovery as the end of the archive does, so the end is compared. ends_at SEGMENT
+whole() {
+  [ -n "$last" ] || die "$repository has a backup and no archive"
+  segment=${last#????????}
+  start=$(printf '%X/%X' "0x${segment%????????}" $((0x${segment#????????} * 16777216)))
+  beyond=$(sql "$scratch/socket" postgres "SELECT '$position'::pg_lsn > '$start'::pg_lsn") || die "cannot ask the restored Postgres: $beyond"
+  [ "$beyond" = t ] || die "recovery ended at $position, and the archive goes on to $last: there is a gap, or $repository failed meanwhile"
+}
+
+sound() {
+  there=$(sql "$scratch/socket" postgres "SELECT count(*) FROM pg_database WHERE datname = '$database'") || die "cannot ask the restored Postgres: $there"
+  [ "$there" = 1 ] || die "what was restored has no database $database"
+  tables=$(sql "$scratch/socket" "$database" "SELECT count(*) FROM pg_stat_user_tables") || die "database $database does not open: $tables"
+  runuser -u postgres -- "$programs/pg_ctl" -D "$scratch/data" -m fast -w -t 600 stop > /dev/null 2>&1 9>&- || die 'the restored Postgres does not stop'
+  pages=$(runuser -u postgres -- "$programs/pg_checksums" --check -D "$scratch/data" 2>&1 9>&-) || die "pages of what was restored are damaged: $(echo "$pages" | tail -n 3 | tr '\n' ' ')"
+  pages=$(echo "$pages" | sed -n 's/^Blocks scanned: *//p')
+}
+
+## The proof
+
+proven_so() {
+  [ "$(field proof repository)" = "$repository" ] && [ "$(field proof system)" = "$(system_of "$data")" ]
+}
+
+prove() {
+  ! is_standby || { echo "$node is a standby, and its primary proves the backups"; exit 0; }
+  lock
+  if why=$(attempt 2>&1); then
+    rm -f "$state/failed"
+    echo "$why"
+  else
+    keep failed << END
+time=$(date +%s)
+why=$why
+END
+    die "$why"
+  fi
+}
+
+archived() {
+  [ "$(value "SELECT left(last_archived_wal, 24) >= '$segment' FROM pg_stat_archiver")" = t ]
+}
+
+attempt() {
+  trap clear EXIT
+  trap 'echo "stopped by a signal"; exit 1' HUP INT TERM
+  began=$(date +%s)
+  look
+  is_ours
+  # What was written until now must come back.
+  mark=$(value "SELECT pg_create_restore_point('regionwise-proof')") || die "cannot ask Postgres: $mark"
+  segment=$(value "SELECT pg_walfile_name('$mark') FROM (SELECT pg_switch_wal()) AS done") || die "cannot ask Postgres: $segment"
+  within 180 archived || die "WAL does not arrive in $repository: $segment was not archived within 180 s"
+  look
+  bring_back off "$since" --tablespace-map-all="$scratch/tablespaces"
+  beyond=$(value "SELECT '$position'::pg_lsn >= '$mark'::pg_lsn")
+  [ "$beyond" = t ] || die "recovery ended at $position, and $mark was archived before: there is a gap, or $repository failed meanwhile"
+  [ "$(system_of "$scratch/data")" = "$ours" ] || die 'what was restored is of another cluster'
+  sound
+  size=$(du -s -B 1000000 "$scratch" | cut -f 1)
+  took=$(($(date +%s) - began))
+  keep proof << END
+repository=$repository
+system=$ours
+time=$(date +%s)
+backup=$newest
+position=$position
+reached=$reached
+seconds=$took
+megabytes=$size
+pages=$pages
+END
+  echo "backup $newest and the archive to $position came back in $took s: $size MB, $tables tables in $database, $pages pages without an error"
+}
+
+## A lost cluster
+
+restore() {
+  lock
+  [ "$part" = primary ] || die "$node is a standby of $cluster: restore its primary, and it is seeded from there"
+  ! systemctl -q is-active "$unit" || die "a Postgres runs here: stop it with \`systemctl stop $unit\`, if it is the one to replace"
+  [ ! -e "$data" ] || [ -z "$(ls -A "$data")" ] || die "$data is not empty: move it to another disk or to $top/before/, if it is what is to be replaced"
+  [ -z "$volume" ] || mountpoint -q "$top" || die "volume $volume is not mounted at $top: set this server up first, as far as it goes"
+  look
+  trap clear EXIT
+  trap 'echo "stopped by a signal"; exit 1' HUP INT TERM
+  if [ -n "$word" ]; then
+    bring_back on "$all" --type=time --target="$word" --target-action=promote
+  else
+    bring_back on "$since"
+    whole
+  fi
+  sound
+  # How it got here is over; settings that somebody made there stay.
+  sed -i '/^# Recovery settings generated by pgBackRest/d; /^restore_command = /d; /^recovery_target/d' "$scratch/data/postgresql.auto.conf" \
+    && sync || exit 1
+  # They must be seeded anew, and no commit may wait for them until then.
+  rm -f /etc/regionwise/postgres/sync.conf "$state/begun" "$state/proof"
+  rmdir "$data" 2> /dev/null
+  mkdir -p "${data%/*}" && mv "$scratch/data" "$data" && sync || exit 1
+  echo "$cluster is back as it was at ${reached:-the end of backup $newest} ($position), $tables tables in $database"
+  echo 'set this server up again with provision-region: it starts Postgres, and makes a new backup'
+}
+
+## What a person should know
+
+archive_notes() {
+  late=$(value "SELECT CASE WHEN last_failed_time > coalesce(last_archived_time, '-infinity') THEN
+    format('WAL is not archived, at the last try at %s (%s)', to_char(last_failed_time AT TIME ZONE 'UTC', 'YYYY-MM-DD HH24:MI UTC'), last_failed_wal) END
+    FROM pg_stat_archiver") || late="cannot ask Postgres: $late"
+  [ -n "$late" ] || [ -z "$(find "$data/pg_wal/archive_status" -name '*.ready' -mmin +10 2> /dev/null)" ] \
+    || late='WAL has waited to be archived for more than 10 minutes'
+  [ -z "$late" ] || echo "$late: what is written now is in no backup"
+}
+
+proof_notes() {
+  now=$(date +%s)
+  [ ! -e "$state/failed" ] || echo "the last proof failed at $(when "$(field failed time)"): $(field failed why)"
+  if ! proven_so; then
+    echo "no backup was ever proven to come back: \`$0 prove\`"
+  elif [ $(($(field proof time) + 8 * day)) -lt "$now" ]; then
+    echo "the last proof that backups come back is of $(when "$(field proof time)"): \`systemctl status regionwise-backup-proof.timer\`"
+  fi
+}
+
+# The timer comes every 24 hours, and a backup takes its time.
+backup_notes() {
+  [ "$system" = "$(system_of "$data")" ] || { echo "$repository has nothing of this $cluster"; return; }
+  [ "$spoilt" = no ] || echo "backup $newest has pages that fail their checksum: the disk of this server may be failing"
+  if [ -z "$newest" ]; then
+    echo "$repository has no backup"
+  elif [ $((stopped + 26 * hour)) -lt "$(date +%s)" ]; then
+    echo "the last backup is of $(when "$stopped"): \`systemctl status regionwise-backup.service\`"
+  fi
+}
+
+notes() {
+  if seen=$(see); then
+    eval "$seen"
+    is_standby || backup_notes
+  else
+    echo "$seen"
+  fi
+  is_standby || { archive_notes; proof_notes; }
+}
+
+status() {
+  ask info
+  [ ! -e "$state/proof" ] || echo "last proof: $(when "$(field proof time)"), backup $(field proof backup) in $(field proof seconds) s"
+  notes
+}
+
+case ${1:-} in
+  run | prove | restore | status | here_so | set_here | secrets_so | set_secrets | place_so | begun_so | begin | proven_so | notes) "$1" ;;
+  *)
+    echo 'backup: no such verb' >&2
+    exit 2
+    ;;
+esac
