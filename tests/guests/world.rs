@@ -20,7 +20,7 @@ const PACKAGES: [&str; 11] = [
 ];
 
 /// What somebody else installs on a host.
-const OF_OTHERS: [&str; 3] = ["docker.io", "iptables", "apparmor"];
+const OF_OTHERS: [&str; 4] = ["docker.io", "containerd", "iptables", "apparmor"];
 
 /// Where the guests of that test are.
 pub(crate) fn directory(test: &str) -> PathBuf {

@@ -77,7 +77,7 @@ pub struct Image {
 }
 
 impl Image {
-    /// The same Debian with `packages` installed, for tests in which installing them is not the point.
+    /// The same system with all packages installed, for tests in which installing them is not the point. Nothing of `more` runs.
     #[must_use]
     pub fn installed(mut self) -> Self {
         self.root.set_file_name("installed.img");
@@ -139,7 +139,8 @@ mmdebstrap --quiet --variant=important --mode=root --aptopt='APT::Sandbox::User 
   --customize-hook='tar -C "$1" --one-file-system -cf bare.tar --exclude=./var/cache/apt/archives --exclude=./dev .' \
   --customize-hook='mkdir -p "$1"/etc/postgresql-common/createcluster.d' \
   --customize-hook='echo "create_main_cluster = false" > "$1"/etc/postgresql-common/createcluster.d/regionwise.conf' \
-  --customize-hook='chroot "$1" env DEBIAN_FRONTEND=noninteractive apt-get -qq -y --no-install-recommends --no-download install {packages}' \
+  --customize-hook='chroot "$1" env DEBIAN_FRONTEND=noninteractive apt-get -qq -y --no-install-recommends --no-download install {packages} {more}' \
+  --customize-hook='chroot "$1" dpkg -L {more} | sed -n "s|^\(/usr\)\?/lib/systemd/system/||p" | grep -E "^[a-z-]+\.(service|socket)$" | xargs chroot "$1" systemctl --quiet disable' \
   --customize-hook='rm -f "$1"/var/cache/apt/archives/*.deb' \
   {words}
 (cd debs && apt-ftparchive packages . > Packages && apt-ftparchive release . > Release)
