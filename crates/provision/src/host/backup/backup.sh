@@ -10,7 +10,7 @@
 #   backup status              what there is
 #   backup VERB [WORD]         steps of provision-region
 set -u
-umask 077
+umask 022
 export LC_ALL=C
 cd / || exit 1
 settings=/etc/regionwise/backup
@@ -185,6 +185,7 @@ place_so() {
 
 # After look.
 is_ours() {
+  [ -n "$system" ] || die "$repository has nothing of $cluster: set this server up again"
   ours=$(system_of "$data")
   [ -n "$ours" ] || die "cannot read $data/global/pg_control"
   [ "$system" = "$ours" ] || die "$repository belongs to another cluster $cluster (system identifier $system) than $data ($ours): name an empty bucket for this one"
@@ -228,7 +229,6 @@ run() {
   ! is_standby || { echo "$node is a standby, and its primary makes the backups"; exit 0; }
   lock
   look
-  [ -n "$system" ] || die "$repository has nothing of $cluster: set this server up again"
   is_ours
   clear
   make
@@ -282,17 +282,17 @@ bring_back() {
     die "Postgres does not recover from $repository: $(short < "$scratch/log")"
   fi
   position=$(sql "$scratch/socket" postgres 'SELECT pg_last_wal_replay_lsn()') || die "cannot ask the restored Postgres: $position"
-  reached=$(sql "$scratch/socket" postgres "SELECT to_char(pg_last_xact_replay_timestamp() AT TIME ZONE 'UTC', 'YYYY-MM-DD HH24:MI:SS UTC')") \
+  reached=$(sql "$scratch/socket" postgres "SELECT to_char(pg_last_xact_replay_timestamp() AT TIME ZONE 'UTC', 'YYYY-MM-DD HH24:MI:SS+00')") \
     || die "cannot ask the restored Postgres: $reached"
 }
 
-# An error of the repository ends a recovery as the end of the archive does, so the end is compared. ends_at SEGMENT
+# An error of the repository ends a recovery as the end of the archive does, so the end is compared.
 whole() {
   [ -n "$last" ] || die "$repository has a backup and no archive"
   segment=${last#????????}
   start=$(printf '%X/%X' "0x${segment%????????}" $((0x${segment#????????} * 16777216)))
   beyond=$(sql "$scratch/socket" postgres "SELECT '$position'::pg_lsn > '$start'::pg_lsn") || die "cannot ask the restored Postgres: $beyond"
-  [ "$beyond" = t ] || die "recovery ended at $position, and the archive goes on to $last: there is a gap, or $repository failed meanwhile"
+  [ "$beyond" = t ] || die "recovery ended at $position, and the archive goes on to $last: there is a gap, or $repository failed meanwhile; if it stays so, \`$0 restore '$reached'\` brings back what is before it"
 }
 
 sound() {
@@ -413,7 +413,7 @@ proof_notes() {
 
 # The timer comes every 24 hours, and a backup takes its time.
 backup_notes() {
-  [ "$system" = "$(system_of "$data")" ] || { echo "$repository has nothing of this $cluster"; return; }
+  other=$(is_ours) || { echo "$other"; return; }
   [ "$spoilt" = no ] || echo "backup $newest has pages that fail their checksum: the disk of this server may be failing"
   if [ -z "$newest" ]; then
     echo "$repository has no backup"
