@@ -7,6 +7,8 @@
     reason = "a test ends where it cannot go on, and says why it was skipped and how long it took"
 )]
 
+mod backup;
+mod backup_tool;
 mod boot;
 mod containers;
 mod database;
@@ -19,4 +21,6 @@ mod script;
 mod setting_up;
 mod three_regions;
 mod upgrade;
+#[path = "../pypi/venv.rs"]
+mod venv;
 mod world;

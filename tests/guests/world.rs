@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use regionwise_lab::guests::{Guests, Image, Machine, System};
 
 /// What a host installs. The guests have a repository with exactly these, those of others, and what they need.
-const PACKAGES: [&str; 11] = [
+const PACKAGES: [&str; 12] = [
     "haproxy",
     "nftables",
     "unattended-upgrades",
@@ -17,6 +17,7 @@ const PACKAGES: [&str; 11] = [
     "postgresql",
     "redis-server",
     "pgbouncer",
+    "pgbackrest",
 ];
 
 /// What somebody else installs on a host.

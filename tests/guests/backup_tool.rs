@@ -1,0 +1,206 @@
+//! What the program for backups makes of a repository, in a directory instead of a server, with a pgBackRest that says what the
+//! test wants.
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+use std::process::Command;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use serde_json::{Value, json};
+use tempfile::TempDir;
+
+const TOOL: &str = include_str!("../../crates/provision/src/host/backup/backup.sh");
+/// Of the cluster that is there.
+const SYSTEM: u64 = 7_714_054_822_302_798_271;
+
+struct Server(TempDir);
+
+impl Server {
+    fn new(info: &Value) -> Self {
+        let server = Self(tempfile::tempdir().unwrap());
+        let home = server.0.path().display().to_string();
+        let write = |name: &str, text: &str| {
+            let path = server.0.path().join(name);
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            fs::write(&path, text).unwrap();
+            fs::set_permissions(path, fs::Permissions::from_mode(0o755)).unwrap();
+        };
+        write(
+            "node",
+            "cluster=eu\nnode=eu-1\npart=primary\ndatabase=shop\nvolume=\n",
+        );
+        write(
+            "settings/settings",
+            "repository='bucket shop at https://s3.example'\n",
+        );
+        write(
+            "place",
+            &format!(
+                "#!/bin/sh\necho top={home}/top data={home}/top/15 programs={home}/bin unit=postgresql@15-regionwise.service\n"
+            ),
+        );
+        write("info.json", &info.to_string());
+        write("bin/runuser", "#!/bin/sh\nshift 3\nexec \"$@\"\n");
+        write(
+            "bin/pgbackrest",
+            &format!("#!/bin/sh\ncat {home}/info.json\n"),
+        );
+        write("bin/psql", "#!/bin/sh\n");
+        write(
+            "bin/pg_controldata",
+            &format!("#!/bin/sh\necho 'Database system identifier:           {SYSTEM}'\n"),
+        );
+        let tool = TOOL
+            .replace("=/etc/regionwise/backup", &format!("={home}/settings"))
+            .replace("/etc/regionwise/postgres/node", &format!("{home}/node"))
+            .replace(
+                "=/usr/local/lib/regionwise/postgres",
+                &format!("={home}/place"),
+            )
+            .replace("=/var/lib/regionwise-backup", &format!("={home}/state"))
+            .replace("=/run/regionwise-backup", &format!("={home}/run"));
+        write("tool", &tool);
+        server
+    }
+
+    fn with_data(self) -> Self {
+        let data = self.data();
+        fs::create_dir_all(&data).unwrap();
+        fs::write(data.join("PG_VERSION"), "15\n").unwrap();
+        self
+    }
+
+    fn data(&self) -> std::path::PathBuf {
+        self.0.path().join("top/15")
+    }
+
+    /// Whether it succeeded, and what it said.
+    fn asked(&self, verb: &str) -> (bool, String) {
+        let home: &Path = self.0.path();
+        let path = std::env::var("PATH").unwrap();
+        let output = Command::new("sh")
+            .arg(home.join("tool"))
+            .arg(verb)
+            .env("PATH", format!("{}/bin:{path}", home.display()))
+            .output()
+            .unwrap();
+        let said = String::from_utf8(output.stdout).unwrap();
+        (output.status.success(), said)
+    }
+}
+
+/// What pgBackRest 2.45 says of a repository with a backup that ended so many hours ago.
+fn repository(system: u64, hours: u64, spoilt: bool) -> Value {
+    let now = SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .unwrap()
+        .as_secs();
+    json!([{
+        "name": "eu", "status": { "code": 0, "message": "ok" }, "repo": [{ "key": 1, "status": { "code": 0, "message": "ok" } }],
+        "db": [{ "id": 1, "repo-key": 1, "system-id": system, "version": "15" }],
+        "archive": [{ "database": { "id": 1 }, "id": "15-1", "min": "000000010000000000000001", "max": "0000000100000000000000A0" }],
+        "backup": [{
+            "database": { "id": 1 }, "label": "20261130-195910F", "type": "full", "error": spoilt, "info": { "size": 30_000_000 },
+            "archive": { "start": "000000010000000000000002" }, "timestamp": { "start": now - hours * 3600 - 9, "stop": now - hours * 3600 },
+        }],
+    }])
+}
+
+fn nothing(code: u32, message: &str) -> Value {
+    let status = json!({ "code": code, "message": message });
+    json!([{ "name": "eu", "status": status, "repo": [{ "key": 1, "status": status }], "db": [], "archive": [], "backup": [] }])
+}
+
+#[test]
+fn a_new_cluster_begins_only_where_it_was_seen_that_no_lost_one_is() {
+    let (well, said) = Server::new(&repository(SYSTEM, 1, false)).asked("place_so");
+    assert!(
+        !well && said.contains("promote it; else bring the cluster back"),
+        "{said}"
+    );
+    let (well, said) = Server::new(&nothing(99, "[CryptoError] unknown ca")).asked("place_so");
+    assert!(
+        !well && said.contains("cannot look into bucket shop"),
+        "{said}"
+    );
+    assert!(said.contains("unknown ca"), "{said}");
+    let empty = nothing(1, "missing stanza path");
+    assert_eq!(Server::new(&empty).asked("place_so"), (true, String::new()));
+    // Nobody asks where data are.
+    let there = Server::new(&nothing(99, "down")).with_data();
+    assert_eq!(there.asked("place_so"), (true, String::new()));
+}
+
+#[test]
+fn a_backup_never_goes_beside_those_of_another_cluster() {
+    let server = Server::new(&repository(42, 1, false)).with_data();
+    for verb in ["begin", "run", "prove"] {
+        fs::write(server.0.path().join("bin/psql"), "#!/bin/sh\necho on\n").unwrap();
+        let (well, said) = server.asked(verb);
+        assert!(
+            !well && said.contains("belongs to another cluster eu (system identifier 42)"),
+            "{verb}: {said}"
+        );
+    }
+}
+
+#[test]
+fn on_a_standby_the_timers_do_nothing_and_end_well() {
+    let server = Server::new(&repository(SYSTEM, 99, false)).with_data();
+    fs::write(server.data().join("standby.signal"), "").unwrap();
+    for verb in ["run", "prove"] {
+        let (well, said) = server.asked(verb);
+        assert!(
+            well && said.starts_with("eu-1 is a standby"),
+            "{verb}: {said}"
+        );
+    }
+    // It would have to do it once it is promoted, so what it cannot reach is said.
+    assert_eq!(server.asked("notes"), (true, String::new()));
+    let blind = Server::new(&nothing(99, "down")).with_data();
+    fs::write(blind.data().join("standby.signal"), "").unwrap();
+    assert!(blind.asked("notes").1.starts_with("cannot look into"));
+}
+
+#[test]
+fn a_late_a_spoilt_and_an_unproven_backup_are_each_said() {
+    let notes = |info: &Value, proof: Option<u64>| {
+        let server = Server::new(info).with_data();
+        if let Some(days) = proof {
+            let now = SystemTime::now()
+                .duration_since(UNIX_EPOCH)
+                .unwrap()
+                .as_secs();
+            let state = server.0.path().join("state");
+            fs::create_dir_all(&state).unwrap();
+            let text = format!(
+                "repository=bucket shop at https://s3.example\nsystem={SYSTEM}\ntime={}\n",
+                now - days * 86_400
+            );
+            fs::write(state.join("proof"), text).unwrap();
+        }
+        let (well, said) = server.asked("notes");
+        assert!(well, "{said}");
+        said
+    };
+    assert_eq!(notes(&repository(SYSTEM, 25, false), Some(7)), "");
+    let late = notes(&repository(SYSTEM, 27, false), Some(7));
+    assert!(late.starts_with("the last backup is of"), "{late}");
+    let spoilt = notes(&repository(SYSTEM, 1, true), Some(7));
+    assert!(
+        spoilt.contains("pages that fail their checksum"),
+        "{spoilt}"
+    );
+    let old = notes(&repository(SYSTEM, 1, false), Some(9));
+    assert!(
+        old.starts_with("the last proof that backups come back is of"),
+        "{old}"
+    );
+    let none = notes(&repository(SYSTEM, 1, false), None);
+    assert!(none.starts_with("no backup was ever proven"), "{none}");
+    let other = notes(&repository(42, 1, false), Some(1));
+    assert!(other.contains("belongs to another cluster"), "{other}");
+    let gone = notes(&nothing(1, "missing stanza path"), Some(1));
+    assert!(gone.contains("has nothing of eu"), "{gone}");
+}
