@@ -16,8 +16,10 @@ const SCRIPT_LIMIT: Duration = Duration::from_secs(30 * 60);
 const SEED_LIMIT: Duration = Duration::from_secs(60 * 60 * 60);
 /// For a command that answers at once.
 const SHORT: Duration = Duration::from_secs(20);
-/// How long a fresh login is tried; well within the guard's time.
-const CONFIRM: Duration = Duration::from_secs(15);
+/// How long a fresh login is tried; with the last one's own limit well within the guard's time.
+const CONFIRM: Duration = Duration::from_secs(30);
+/// There once a server has gone back.
+const REVERTED: &str = "/run/regionwise-reverted";
 /// What a server needs to go back after its minute is over.
 const REVERT: Duration = Duration::from_secs(30);
 /// Between two looks whether it has.
@@ -157,28 +159,37 @@ async fn talk(
 /// A fresh connection is the proof that firewall and sshd let somebody in.
 async fn confirm(login: &RootLogin, say: &(dyn Fn(&str) + Sync)) -> Ending {
     say("a fresh login confirms firewall and sshd");
-    let keep = format!("sh {GUARD_DIRECTORY}/confirm");
+    // Without the directory it was confirmed, by a command whose answer was lost, or undone.
+    let keep = format!(
+        "if [ -d {GUARD_DIRECTORY} ]; then sh {GUARD_DIRECTORY}/confirm; else [ ! -e {REVERTED} ]; fi"
+    );
     let give_up = Instant::now() + CONFIRM;
     let why = loop {
         match login.run(&keep, &[], SHORT, &mut |_| {}).await {
             Ok(0) => return Ending::Done,
             Ok(code) => break format!("the confirmation ended with status {code}"),
-            // Nothing was run there, and a lost packet is no lock-out.
-            Err(RootError::Open(_)) if Instant::now() < give_up => sleep(POLL).await,
+            // A lost packet is no lock-out, and to confirm twice is to confirm.
+            Err(_) if Instant::now() < give_up => sleep(POLL).await,
             Err(error) => break error.to_string(),
         }
     };
     say(&format!(
-        "{why}; the server goes back by itself within {GUARD_SECONDS} s"
+        "{why}; the server goes back by itself within {GUARD_SECONDS} s, unless it was confirmed"
     ));
+    let look = format!(
+        "if [ -e {REVERTED} ]; then echo reverted; elif [ -d {GUARD_DIRECTORY} ]; then echo waits; else echo kept; fi"
+    );
     let deadline = Instant::now() + Duration::from_secs(GUARD_SECONDS.into()) + REVERT;
     while Instant::now() < deadline {
-        let mut ignore = |_: &str| {};
-        let look = login.run("[ -e /run/regionwise-reverted ]", &[], SHORT, &mut ignore);
-        if let Ok(0) = look.await {
-            return Ending::Reverted(why);
+        let mut seen = String::new();
+        let looked = login
+            .run(&look, &[], SHORT, &mut |line| line.clone_into(&mut seen))
+            .await;
+        match (looked, seen.as_str()) {
+            (Ok(0), "kept") => return Ending::Done,
+            (Ok(0), "reverted") => return Ending::Reverted(why),
+            _ => sleep(POLL).await,
         }
-        sleep(POLL).await;
     }
     Ending::Unconfirmed(why)
 }

@@ -251,6 +251,17 @@ fn a_server_that_does_not_answer_is_unreachable_and_what_is_needed_is_asked_for_
 }
 
 #[test]
+fn a_confirmation_whose_answer_is_lost_is_asked_for_again() {
+    let world = ordered();
+    for name in ["armed", "lost"] {
+        fs::write(world.path(name), "").unwrap();
+    }
+    run(&world, &[]).ends(0);
+    assert!(!world.path("lost").exists(), "one was lost");
+    assert!(!world.machine(SERVER).join("guard").exists());
+}
+
+#[test]
 fn a_signal_keeps_the_list_of_what_was_done() {
     let world = ordered();
     fs::write(world.path("endless"), "").unwrap();
