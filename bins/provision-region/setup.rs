@@ -1,47 +1,36 @@
 //! What comes after the orders: every server is logged in to for the first time, and made what it is to be.
 
+mod baggage;
 mod logins;
 mod report;
 
 use std::collections::BTreeMap;
 use std::net::Ipv6Addr;
-use std::path::PathBuf;
 use std::time::Duration;
 use std::{fs, io};
 
-use regionwise_cli::{Common, Context, Failure};
+use regionwise_cli::Context;
 use regionwise_provision::host;
 use regionwise_provision::recipes::{self, Facts, Machine, Phase, Recipe};
 use regionwise_provision::step::Step;
-use regionwise_provision::{
-    Inventory, Kind, Labels, Role, Spec, WIREGUARD, script, wireguard_label,
-};
+use regionwise_provision::{Inventory, Kind, Labels, WIREGUARD, script, wireguard_label};
 use regionwise_provisioner::{Project, Seat, Settled, Stopped, Unmet, first_session, relabel};
 use regionwise_remote::root::{Part, RootLogin};
 use regionwise_rollout::Verdict;
 use regionwise_topology::Region;
 
 use crate::apply::{self, Applied, Ending, Mode};
-use crate::look::{self, Seen, World};
+use crate::look::{Seen, World};
 use crate::region::RegionArgs;
-use crate::uploads::{self, Uploads};
-use logins::Secrets;
+use crate::uploads;
+pub(crate) use baggage::Baggage;
+pub(crate) use report::of as report;
 
 /// Beside regions.toml. They are public, and whoever asks a node needs them: nobody else vouches for it.
 const CERTIFICATES: &str = "certificates";
 
 /// A server that is up answers ssh within this, also over a bad line.
 const ANSWERS_WITHIN: Duration = Duration::from_secs(30);
-
-/// What the servers get that is not in regions.toml: read before anything is ordered.
-pub(crate) struct Baggage {
-    /// `None`: the region has no host.
-    uploads: Option<Uploads>,
-    secrets: Secrets,
-    known_hosts: PathBuf,
-    /// Directory of the nodes' certificates.
-    certificates: PathBuf,
-}
 
 /// What became of the servers.
 #[derive(Default)]
@@ -80,92 +69,6 @@ pub(super) enum What {
     Stopped(Verdict),
 }
 
-impl Baggage {
-    pub(crate) async fn read(
-        common: &Common,
-        args: &RegionArgs,
-        context: &Context,
-        world: &World,
-        region: &Region,
-        seen: &Seen<'_>,
-    ) -> Result<Self, Failure> {
-        let topology = &world.topology;
-        if let Some(key) = &args.root_key {
-            uploads::opens_root(key, &world.root_keys).await?;
-        }
-        let names = region.hosts.iter().map(|host| (&host.name, host.tls));
-        let new = region.unaddressed.iter().map(|host| (&host.name, host.tls));
-        let hosts: Vec<(&String, bool)> = names.chain(new).collect();
-        if let Some((name, _)) = hosts.iter().find(|(_, tls)| *tls) {
-            return Err(Failure::invalid(format!(
-                "host `{name}` has `tls = true`, and the HAProxy of a region host speaks plain HTTP"
-            ))
-            .with_hint("let TLS end in front of it: `tls = false` for this host"));
-        }
-        let uploads = match (&args.env_file, hosts.is_empty()) {
-            (_, true) => None,
-            (Some(env_file), false) => {
-                let region_host = args.region_host.as_deref();
-                let read = Uploads::read(common, context, topology, env_file, region_host).await?;
-                runs_on_its_hosts(&read, seen)?;
-                Some(read)
-            }
-            (None, false) => {
-                let text = format!(
-                    "region `{}` has hosts, and no env file is named",
-                    region.name
-                );
-                return Err(Failure::invalid(text)
-                    .with_hint("name what every release on them gets: --env-file FILE")
-                    .with_hint("or order the servers, and set none of them up: --servers-only"));
-            }
-        };
-        let projects = seen.projects.iter();
-        let servers: Vec<(Role, &str)> = projects
-            .flat_map(|project| look::servers(&project.wanted))
-            .collect();
-        let clusters = recipes::clusters_about(topology, region, &servers);
-        Ok(Self {
-            uploads,
-            secrets: Secrets::read(common, context, topology, &clusters)?,
-            certificates: common.directory().join(CERTIFICATES),
-            known_hosts: std::path::absolute(
-                context.expand(&topology.ssh.known_hosts, common.directory()),
-            )
-            .unwrap_or_else(|_| common.directory().join(&topology.ssh.known_hosts)),
-        })
-    }
-}
-
-/// The order may end with any of a host's types.
-fn runs_on_its_hosts(uploads: &Uploads, seen: &Seen<'_>) -> Result<(), Failure> {
-    let Some(built_for) = uploads.architecture() else {
-        return Ok(());
-    };
-    let wanted = seen.projects.iter().flat_map(|project| &project.wanted);
-    for wanted in wanted {
-        let Spec::Server(server) = &wanted.spec else {
-            continue;
-        };
-        let other = seen.catalogue.server_types.iter().find(|product| {
-            let is_other = |architecture: &String| architecture != built_for;
-            server.types.contains(&product.name)
-                && product.architecture.as_ref().is_some_and(is_other)
-        });
-        if let (Role::Api, Some(other)) = (server.role, other) {
-            let text = format!(
-                "type `{}` of host `{}` is {}, and region-host was built for {built_for}",
-                other.name,
-                server.host,
-                other.architecture.as_deref().unwrap_or_default()
-            );
-            return Err(Failure::invalid(text)
-                .with_hint("name another one with --region-host, or other types in regions.toml"));
-        }
-    }
-    Ok(())
-}
-
 /// Makes every server of the region what it is to be, and tells those of other regions about them.
 pub(crate) async fn set_up(
     world: &World,
@@ -194,8 +97,6 @@ pub(crate) async fn set_up(
     let _ = setup.run().await;
     setup.outcome
 }
-
-pub(crate) use report::of as report;
 
 struct Setup<'a, 's> {
     world: &'a World,

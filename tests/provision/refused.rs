@@ -49,10 +49,29 @@ fn what_the_set_up_needs_is_read_before_anything_is_ordered() {
             region_host.to_str().unwrap(),
         ];
         let mut command = world.command(&words);
+        for name in ["US_PRIMARY_DSN", "US_SIN_DSN", "US_DR_DSN"] {
+            command.env(name, "host=somewhere");
+        }
         let run = Run::of(command.env("REGIONWISE_SERVERS_ONLY", "false")).ends(2);
         assert!(run.summary().contains(says), "{}", run.json);
         assert!(!run.json.to_string().contains("hidden"));
     }
+    assert_eq!(world.hetzner.writes(), 0);
+}
+
+#[test]
+fn every_secret_that_is_missing_is_named_at_once() {
+    let world = World::new();
+    world.change("identity = \"file:key\"", "identity = \"env:NO_KEY\"");
+    let mut command = world.command(&["--region", "us-east"]);
+    command
+        .env("REGIONWISE_SERVERS_ONLY", "false")
+        .env("US_SIN_DSN", "host=us-sin");
+    let run = Run::of(&mut command).ends(2);
+    assert_eq!(
+        run.summary(),
+        "these environment variables are not set: `NO_KEY`, `US_DR_DSN`, `US_PRIMARY_DSN`"
+    );
     assert_eq!(world.hetzner.writes(), 0);
 }
 

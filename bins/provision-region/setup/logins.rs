@@ -30,6 +30,27 @@ pub(super) struct Secrets {
 const PASSPHRASE_LENGTH: usize = 16;
 
 impl Secrets {
+    /// Those of these clusters, by reference.
+    pub(super) fn named<'t>(
+        topology: &'t Topology,
+        clusters: &'t [&Cluster],
+    ) -> impl Iterator<Item = &'t Secret> {
+        let provision = topology.provision.as_ref();
+        let database = provision.and_then(|provision| provision.database.as_ref());
+        let ours = clusters.iter().filter(move |_| database.is_some());
+        let nodes = ours
+            .clone()
+            .flat_map(|cluster| std::iter::once(&cluster.primary).chain(&cluster.standbys));
+        let backups = ours.filter_map(move |cluster| provision?.backups.get(&cluster.name));
+        let app = database.and_then(|database| database.app.as_ref());
+        let redis = provision.and_then(|provision| provision.redis.as_ref()?.password.as_ref());
+        nodes
+            .map(|node| &node.dsn)
+            .chain(backups.flat_map(|backup| [&backup.key, &backup.secret, &backup.passphrase]))
+            .chain(app)
+            .chain(redis)
+    }
+
     /// Reads those of these clusters.
     pub(super) fn read(
         common: &Common,

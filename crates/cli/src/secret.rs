@@ -1,5 +1,6 @@
 //! Secrets by reference, resolved at the edge and never printed.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -57,6 +58,34 @@ impl Context {
             }
         }
         Ok(SecretText(text))
+    }
+
+    /// Refuses when several of these are environment variables that are not set: whoever sets one wants to know of the next.
+    /// A single one is left to [`Context::secret`], which says what it is for.
+    ///
+    /// # Errors
+    /// One for all that are missing.
+    pub fn all_set<'s>(
+        &self,
+        secrets: impl IntoIterator<Item = &'s Secret>,
+    ) -> Result<(), Failure> {
+        let missing: BTreeSet<&str> = secrets
+            .into_iter()
+            .filter_map(|secret| match secret {
+                Secret::Env(name) => Some(name.as_str()),
+                Secret::File(_) => None,
+            })
+            .filter(|name| self.variable(name).is_none_or(str::is_empty))
+            .collect();
+        if missing.len() < 2 {
+            return Ok(());
+        }
+        let names: Vec<String> = missing.iter().map(|name| format!("`{name}`")).collect();
+        let text = format!(
+            "these environment variables are not set: {}",
+            names.join(", ")
+        );
+        Err(Failure::invalid(text).with_hint("regions.toml takes secrets from them"))
     }
 
     /// A path of `regions.toml`: `~/` is the home directory, the rest is relative to the file's directory.
