@@ -125,6 +125,7 @@ impl Pair<'_> {
                 standbys: vec![self.replica(1)],
                 known: vec![self.replica(1).node],
                 sync,
+                backup_begins: sync.is_some(),
             },
             _ => Part::Standby {
                 primary: self.replica(0),

@@ -93,6 +93,7 @@ fn a_node_of_another_part_is_refused_before_any_of_its_files_is_written() {
         standbys: Vec::new(),
         known: Vec::new(),
         sync: None,
+        backup_begins: false,
     };
     let standby = || Part::Standby { primary: replica() };
     let directory = tempfile::tempdir().unwrap();
@@ -111,6 +112,10 @@ fn a_node_of_another_part_is_refused_before_any_of_its_files_is_written() {
     fs::write(data.join("PG_VERSION"), "15\n").unwrap();
     assert_eq!(said(primary()), fine);
     assert!(said(standby())[0].contains("was promoted or never was a standby"));
+    // What a copy that was cut off has left is no node.
+    fs::rename(&data, top.join("15.new")).unwrap();
+    assert_eq!(said(standby()), fine);
+    fs::rename(top.join("15.new"), &data).unwrap();
     fs::write(data.join("standby.signal"), "").unwrap();
     assert_eq!(said(standby()), fine);
     let refused = said(primary());

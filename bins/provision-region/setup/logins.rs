@@ -150,7 +150,7 @@ impl Secrets {
             host: wanted.endpoint.host_str().unwrap_or_default().to_owned(),
             port: wanted.endpoint.port_or_known_default().unwrap_or(443),
             bucket: wanted.bucket.clone(),
-            location: wanted.location.clone(),
+            region: wanted.region.clone(),
             keep_days: wanted.keep_days,
             authority,
         };

@@ -58,7 +58,7 @@ pub enum Phase {
     Whole,
     /// It belongs to another region, and needs a node that is there by now: a standby its primary, a host its way to the rows.
     Dependent,
-    /// A primary again, once its standbys are there: from now on commits wait for them.
+    /// A primary again, once its standbys are there: from now on commits wait for them, and there are backups.
     Synchronous,
 }
 
@@ -269,6 +269,7 @@ impl Facts<'_> {
                 standbys: Vec::new(),
                 known: Vec::new(),
                 sync: None,
+                backup_begins: false,
             };
             server.database = Some(self.node(machine, cluster, node, logins, part));
         }
@@ -414,6 +415,7 @@ impl Facts<'_> {
                     .map(|node| node.name.clone())
                     .collect(),
                 sync: (phase == Phase::Synchronous && all).then_some(cluster.sync),
+                backup_begins: phase == Phase::Synchronous,
             }
         } else {
             if phase == Phase::Peers {

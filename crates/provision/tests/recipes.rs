@@ -496,7 +496,7 @@ fn every_node_of_a_cluster_gets_its_backup_and_no_node_of_another_one() {
         host: "s3.example".to_owned(),
         port: 443,
         bucket: "shop-us".to_owned(),
-        location: "ash".to_owned(),
+        region: "ash".to_owned(),
         keep_days: 14,
         authority: None,
     };
@@ -513,6 +513,10 @@ fn every_node_of_a_cluster_gets_its_backup_and_no_node_of_another_one() {
             };
             let wanted = (database.cluster == "us").then_some(&backup);
             assert_eq!(database.backup.as_ref(), wanted, "{}", machine.host);
+            // It may take hours: standbys and firewalls do not wait for it.
+            if let Part::Primary { backup_begins, .. } = database.part {
+                assert_eq!(backup_begins, phase == Phase::Synchronous);
+            }
             seen += 1;
         }
     }

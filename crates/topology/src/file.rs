@@ -426,8 +426,10 @@ pub(crate) struct BackupFile {
     pub(crate) endpoint: Endpoint,
     /// A bucket that is there, and of nobody else.
     pub(crate) bucket: Bucket,
-    /// Where the store stands: a location of the cluster's residency. It is also the region that S3 wants to hear.
+    /// Where the store stands: a location of the cluster's residency.
     pub(crate) location: Location,
+    /// What the store calls its region, for example `us-east-1`. Left out, `location`.
+    pub(crate) region: Option<Location>,
     /// The access key, by reference.
     pub(crate) key: SecretReference,
     /// The secret that belongs to `key`, by reference.

@@ -288,6 +288,8 @@ pub struct Backup {
     pub bucket: String,
     /// Where the store stands; the residency of the cluster allows it.
     pub location: String,
+    /// What the store calls its region.
+    pub region: String,
     pub key: Secret,
     pub secret: Secret,
     pub passphrase: Secret,

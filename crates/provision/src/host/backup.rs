@@ -25,7 +25,7 @@ pub struct Backup {
     /// `[a-z0-9.-]+`
     pub bucket: String,
     /// What S3 calls the region of the store.
-    pub location: String,
+    pub region: String,
     /// How many days one can go back, at least.
     pub keep_days: u16,
     /// Certificate of the authority that vouches for the store, as PEM; `None` are the public ones.
@@ -192,7 +192,11 @@ pub(super) fn running(part: &Part, cluster: &str) -> Vec<Step> {
             ],
         ),
     ];
-    if matches!(part, Part::Primary { .. }) {
+    if let Part::Primary {
+        backup_begins: true,
+        ..
+    } = part
+    {
         steps.push(tool(
             "backup-begun",
             "what is written arrives there, and there is a first backup",
@@ -235,7 +239,7 @@ fn config(backup: &Backup, cluster: &str) -> String {
         host,
         port,
         bucket,
-        location,
+        region,
         keep_days,
         authority,
     } = backup;
@@ -251,7 +255,7 @@ repo1-path=/{product}
 repo1-s3-endpoint={host}
 repo1-storage-port={port}
 repo1-s3-bucket={bucket}
-repo1-s3-region={location}
+repo1-s3-region={region}
 # A name for each bucket is not what every store has.
 repo1-s3-uri-style=path
 {authority}repo1-cipher-type=aes-256-cbc

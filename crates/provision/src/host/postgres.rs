@@ -60,6 +60,8 @@ pub enum Part {
         known: Vec<String>,
         /// `Some(n)`: n of them must confirm a commit, from the moment on at which all stream; `None` leaves it as it is.
         sync: Option<u32>,
+        /// Whether the first backup is made and proven now: that may take hours, so it is the last thing in a run.
+        backup_begins: bool,
     },
     Standby {
         primary: Replica,
@@ -135,7 +137,7 @@ pub(super) fn keys(database: &Database, mesh: Option<&Mesh>) -> Vec<Step> {
             action: Action::Fact(Fact {
                 fact: "rows",
                 shell: format!(
-                    "if ls {TOP}/*/PG_VERSION > /dev/null 2>&1; then echo yes; else echo no; fi"
+                    "if ls {TOP}/[0-9][0-9]/PG_VERSION > /dev/null 2>&1; then echo yes; else echo no; fi"
                 ),
             }),
             guard: None,
@@ -221,7 +223,7 @@ fn part(database: &Database) -> Step {
         ),
     };
     let shell = format!(
-        "for there in {TOP}/*/PG_VERSION; do\n  data=${{there%/PG_VERSION}}\n  \
+        "for there in {TOP}/[0-9][0-9]/PG_VERSION; do\n  data=${{there%/PG_VERSION}}\n  \
          if [ -s \"$there\" ] && {wrong}; then\n    echo \"$data {why}\"\n    return 1\n  fi\ndone"
     );
     command(

@@ -325,7 +325,7 @@ fn listeners(system: &System) -> String {
         .chain(&system.open)
         .map(|opening| format!("{}/{} ", opening.transport.word(), opening.port))
         .collect();
-    format!("ss -Hltunp | awk -v open=' {open}udp/68 udp/546 ' '{LISTENERS}'")
+    format!("ss -Hltunp | awk -v open=' {open}udp/68 udp/546 ' '{LISTENERS}'\n{BRIDGES}")
 }
 
 const LISTENERS: &str = r#"
@@ -338,6 +338,12 @@ const LISTENERS: &str = r#"
   if (who == "docker-proxy") who = "a container"
   print who " listens on " $1 "/" port " at " address ", and the firewall lets nobody to it"
 }"#;
+
+/// Of virtual machines, podman and others. A server that forwards nothing has nothing to lose.
+const BRIDGES: &str = r#"
+if [ "$(cat /proc/sys/net/ipv4/ip_forward)" = 1 ]; then
+  ip -o link show type bridge | awk -F ': ' '$2 !~ /^(docker|br-)/ { print "nothing is forwarded for bridge " $2 ": the firewall does so for docker* and br-* only" }'
+fi"#;
 
 /// A table of our own: those of Docker and others stay as they are.
 fn firewall(system: &System) -> String {

@@ -55,6 +55,7 @@ fn database() -> Database {
             standbys: vec![replica("eu-2", Some("TUlJ")), replica("eu-3", None)],
             known: ["eu-2", "eu-3"].map(str::to_owned).to_vec(),
             sync: Some(1),
+            backup_begins: true,
         },
         volume: Some(4711),
         database: "shop".to_owned(),
@@ -74,7 +75,7 @@ fn backup() -> Backup {
         host: "s3.example".to_owned(),
         port: 9000,
         bucket: "shop-eu-backup".to_owned(),
-        location: "hel1".to_owned(),
+        region: "hel1".to_owned(),
         keep_days: 30,
         authority: Some("-----BEGIN CERTIFICATE-----".to_owned()),
     }
@@ -439,6 +440,7 @@ fn whether_commits_wait_changes_one_step_and_no_file() {
                     standbys,
                     known: Vec::new(),
                     sync,
+                    backup_begins: true,
                 },
                 ..database()
             }),

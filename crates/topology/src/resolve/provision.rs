@@ -133,6 +133,8 @@ fn backup(
         &key.name("location"),
         &backup.location,
     ));
+    let region = backup.region.as_ref();
+    found.all(region.and_then(|region| values::not_a_location(&key.name("region"), region)));
     found.all(backup::outside_residency(key, cluster, backup, file));
     let elsewhere = |endpoint| backup::elsewhere(key, backup, endpoint);
     found.all(endpoint.as_ref().and_then(elsewhere));
@@ -146,6 +148,11 @@ fn backup(
         endpoint: endpoint?,
         bucket: backup.bucket.0.clone(),
         location: backup.location.0.clone(),
+        region: backup
+            .region
+            .as_ref()
+            .map_or(&backup.location.0, |region| &region.0)
+            .clone(),
         key: access?,
         secret: proof?,
         passphrase: passphrase?,

@@ -69,9 +69,12 @@ pub(crate) fn shared_by_residencies(
     file: &File,
 ) -> Vec<Finding> {
     let residency = |cluster: &Name| file.clusters.get(cluster).map(|found| &found.residency);
+    // However they are written. What is no URL is refused elsewhere.
     let store = |backup: &BackupFile| {
-        let endpoint = backup.endpoint.0.trim_end_matches('/').to_owned();
-        (endpoint, backup.bucket.clone())
+        let endpoint = Url::parse(&backup.endpoint.0).ok();
+        let place = endpoint
+            .and_then(|url| Some((url.host_str()?.to_owned(), url.port_or_known_default())));
+        (place, backup.bucket.clone())
     };
     let mut findings = Vec::new();
     for (at, (cluster, backup)) in provision.backup.iter().enumerate() {

@@ -27,7 +27,7 @@ version=
 for there in /etc/postgresql/*/regionwise/conf.d; do
   [ -d "$there" ] && version=${there#/etc/postgresql/} && version=${version%%/*}
 done
-for there in "$top"/*/PG_VERSION; do
+for there in "$top"/[0-9][0-9]/PG_VERSION; do
   [ -n "$version" ] || [ ! -s "$there" ] || version=$(cat "$there")
 done
 # shellcheck disable=SC2012  # they are numbers
@@ -124,7 +124,7 @@ is_standby() {
 }
 
 cluster_made() {
-  [ -s "$data/PG_VERSION" ] && [ -L "$configuration/conf.d/regionwise.conf" ] || return 1
+  [ -s "$data/PG_VERSION" ] && [ -L "$configuration/conf.d/00-regionwise.conf" ] || return 1
   case $part in
     primary) ! is_standby ;;
     standby) is_standby ;;
@@ -134,7 +134,7 @@ cluster_made() {
 make_cluster() {
   [ -z "$volume" ] || volume_made || die "volume $volume is not mounted at $top"
   [ -x "$programs/postgres" ] || die "the data in $data are of Postgres $version, which this system does not have: install postgresql-$version, or upgrade them by hand"
-  for other in "$top"/*/PG_VERSION; do
+  for other in "$top"/[0-9][0-9]/PG_VERSION; do
     [ ! -s "$other" ] || [ "$other" = "$data/PG_VERSION" ] \
       || die "${other%/PG_VERSION} has data, too: a new cluster beside them would hide them; move away what is not wanted"
   done
@@ -181,9 +181,9 @@ adopt() {
     rm -f "$data/$file" && install -m 600 -o postgres -g postgres /dev/null "$data/$file" || exit 1
   done
   pg_createcluster --port 5432 --datadir "$data" --start-conf auto "$version" regionwise || die 'pg_createcluster failed'
-  # The last value counts.
+  # The last value counts, and ours come before those of whoever adds a file.
   echo "include_dir = 'conf.d'" >> "$configuration/postgresql.conf"
-  mkdir -p "$configuration/conf.d" && ln -sf "$settings/regionwise.conf" "$configuration/conf.d/regionwise.conf"
+  mkdir -p "$configuration/conf.d" && ln -sf "$settings/regionwise.conf" "$configuration/conf.d/00-regionwise.conf"
 }
 
 answers() {
