@@ -146,6 +146,32 @@ fn a_backup_never_goes_beside_those_of_another_cluster() {
 }
 
 #[test]
+fn what_a_backup_was_begun_with_counts_also_when_another_run_changed_it() {
+    let server = Server::new(&repository(SYSTEM, 1, false)).with_data();
+    let secrets = server.0.path().join("settings/conf.d/secrets.conf");
+    fs::create_dir_all(secrets.parent().unwrap()).unwrap();
+    fs::write(&secrets, "one").unwrap();
+    assert!(!server.asked("begun_so").0);
+    fs::create_dir_all(server.0.path().join("state")).unwrap();
+    let sum = Command::new("sh")
+        .args([
+            "-c",
+            "cat \"$1/settings/conf.d/secrets.conf\" | sha256sum | cut -d ' ' -f 1",
+            "sh",
+        ])
+        .arg(server.0.path())
+        .output()
+        .unwrap();
+    let sum = String::from_utf8(sum.stdout).unwrap();
+    let begun =
+        format!("repository=bucket shop at https://s3.example\nsystem={SYSTEM}\nfiles={sum}");
+    fs::write(server.0.path().join("state/begun"), begun).unwrap();
+    assert!(server.asked("begun_so").0);
+    fs::write(&secrets, "another").unwrap();
+    assert!(!server.asked("begun_so").0);
+}
+
+#[test]
 fn on_a_standby_the_timers_do_nothing_and_end_well() {
     let server = Server::new(&repository(SYSTEM, 99, false)).with_data();
     fs::write(server.data().join("standby.signal"), "").unwrap();

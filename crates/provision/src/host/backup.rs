@@ -202,7 +202,7 @@ pub(super) fn running(part: &Part, cluster: &str) -> Vec<Step> {
             "what is written arrives there, and there is a first backup",
             "begun_so",
             "begin",
-            &["backup-config", "backup-secrets"],
+            &[],
         ));
         steps.push(tool(
             "backup-proven",
@@ -212,11 +212,20 @@ pub(super) fn running(part: &Part, cluster: &str) -> Vec<Step> {
             &[],
         ));
     }
-    steps.push(look(
-        "backup-notes",
-        "what only a person decides",
-        &format!("{TOOL} notes"),
-    ));
+    // Before there can be a backup there is nothing to say of it.
+    if !matches!(
+        part,
+        Part::Primary {
+            backup_begins: false,
+            ..
+        }
+    ) {
+        steps.push(look(
+            "backup-notes",
+            "what only a person decides",
+            &format!("{TOOL} notes"),
+        ));
+    }
     steps
 }
 

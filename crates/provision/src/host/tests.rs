@@ -607,9 +607,40 @@ fn a_standby_has_all_that_a_primary_needs_and_makes_no_backup() {
     for shared in ["backup-config", "backup-settings", "backup-tool"] {
         assert_eq!(file(&standby, shared), file(&primary, shared), "{shared}");
     }
-    assert!(place(&standby, "backup-timers").is_some());
+    for shared in ["backup-timers", "backup-notes"] {
+        assert!(place(&standby, shared).is_some(), "{shared}");
+    }
     for absent in ["backup-place", "backup-begun", "backup-proven"] {
         assert!(place(&standby, absent).is_none(), "{absent}");
+    }
+}
+
+#[test]
+fn of_a_primary_whose_backups_begin_later_nothing_is_said_yet() {
+    let Part::Primary {
+        standbys,
+        known,
+        first,
+        sync,
+        ..
+    } = database().part
+    else {
+        panic!("it is the primary");
+    };
+    let part = Part::Primary {
+        first,
+        standbys,
+        known,
+        backup_begins: false,
+        sync,
+    };
+    let later = steps(&Server {
+        database: Some(Database { part, ..database() }),
+        ..server()
+    });
+    assert!(place(&later, "backup-timers").is_some());
+    for absent in ["backup-begun", "backup-proven", "backup-notes"] {
+        assert!(place(&later, absent).is_none(), "{absent}");
     }
 }
 

@@ -97,7 +97,7 @@ field() {
 
 # keep FILE, with its lines on stdin.
 keep() {
-  mkdir -p "$state" && cat > "$state/$1.new" && sync "$state/$1.new" && mv "$state/$1.new" "$state/$1"
+  install -d -m 700 "$state" && cat > "$state/$1.new" && sync "$state/$1.new" && mv "$state/$1.new" "$state/$1"
 }
 
 # What expires must not be what is being restored.
@@ -193,7 +193,13 @@ is_ours() {
 
 # Everything for the first backup, and the first backup.
 begun_so() {
-  [ "$(field begun repository)" = "$repository" ] && [ "$(field begun system)" = "$(system_of "$data")" ]
+  [ "$(field begun repository)" = "$repository" ] && [ "$(field begun system)" = "$(system_of "$data")" ] \
+    && [ "$(field begun files)" = "$(files)" ]
+}
+
+# What it was tried with: another run may have changed it.
+files() {
+  cat "$settings/pgbackrest.conf" "$settings/conf.d/secrets.conf" 2> /dev/null | sha256sum | cut -d ' ' -f 1
 }
 
 begin() {
@@ -209,6 +215,7 @@ begin() {
   keep begun << END
 repository=$repository
 system=$system
+files=$(files)
 END
 }
 
