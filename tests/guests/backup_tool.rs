@@ -5,7 +5,7 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::Command;
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use serde_json::{Value, json};
 use tempfile::TempDir;
@@ -14,18 +14,24 @@ const TOOL: &str = include_str!("../../crates/provision/src/host/backup/backup.s
 /// Of the cluster that is there.
 const SYSTEM: u64 = 7_714_054_822_302_798_271;
 
+/// A Postgres of 30 MB that archives.
+const POSTGRES: &str = r#"#!/bin/sh
+case $(cat) in
+*'SHOW archive_mode'*) echo on ;;
+*pg_database_size*) echo 30000000 ;;
+*pg_create_restore_point*) echo 0/5000000 ;;
+*pg_switch_wal*) echo 000000010000000000000005 ;;
+*"last_archived_wal, 24) >="*) echo t ;;
+esac
+"#;
+
 struct Server(TempDir);
 
 impl Server {
     fn new(info: &Value) -> Self {
         let server = Self(tempfile::tempdir().unwrap());
         let home = server.0.path().display().to_string();
-        let write = |name: &str, text: &str| {
-            let path = server.0.path().join(name);
-            fs::create_dir_all(path.parent().unwrap()).unwrap();
-            fs::write(&path, text).unwrap();
-            fs::set_permissions(path, fs::Permissions::from_mode(0o755)).unwrap();
-        };
+        let write = |name: &str, text: &str| server.write(name, text);
         write(
             "node",
             "cluster=eu\nnode=eu-1\npart=primary\ndatabase=shop\nvolume=\n",
@@ -46,7 +52,11 @@ impl Server {
             "bin/pgbackrest",
             &format!("#!/bin/sh\ncat {home}/info.json\n"),
         );
-        write("bin/psql", "#!/bin/sh\n");
+        write("bin/psql", POSTGRES);
+        // Whoever runs the test is no root, and may not give files away.
+        write("bin/chown", "#!/bin/sh\n");
+        write("bin/install", "#!/bin/sh\nshift 7\nmkdir -p \"$@\"\n");
+        server.disk(40_000, 30_000);
         write(
             "bin/pg_controldata",
             &format!("#!/bin/sh\necho 'Database system identifier:           {SYSTEM}'\n"),
@@ -62,6 +72,22 @@ impl Server {
             .replace("=/run/regionwise-backup", &format!("={home}/run"));
         write("tool", &tool);
         server
+    }
+
+    fn write(&self, name: &str, text: &str) {
+        let path = self.0.path().join(name);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        // Whole at once: a program may read it meanwhile.
+        let new = path.with_extension("new");
+        fs::write(&new, text).unwrap();
+        fs::set_permissions(&new, fs::Permissions::from_mode(0o755)).unwrap();
+        fs::rename(new, path).unwrap();
+    }
+
+    /// Its size and what is free, in MB.
+    fn disk(&self, size: u32, free: u32) {
+        let text = format!("#!/bin/sh\necho 'x\ny {size} 1 {free} 1% /'\n");
+        self.write("bin/df", &text);
     }
 
     fn with_data(self) -> Self {
@@ -136,7 +162,6 @@ fn a_new_cluster_begins_only_where_it_was_seen_that_no_lost_one_is() {
 fn a_backup_never_goes_beside_those_of_another_cluster() {
     let server = Server::new(&repository(42, 1, false)).with_data();
     for verb in ["begin", "run", "prove"] {
-        fs::write(server.0.path().join("bin/psql"), "#!/bin/sh\necho on\n").unwrap();
         let (well, said) = server.asked(verb);
         assert!(
             !well && said.contains("belongs to another cluster eu (system identifier 42)"),
@@ -229,4 +254,32 @@ fn a_late_a_spoilt_and_an_unproven_backup_are_each_said() {
     assert!(other.contains("belongs to another cluster"), "{other}");
     let gone = notes(&nothing(1, "missing stanza path"), Some(1));
     assert!(gone.contains("has nothing of eu"), "{gone}");
+}
+
+#[test]
+fn a_proof_leaves_a_tenth_of_the_disk_to_the_cluster_that_serves() {
+    let server = Server::new(&repository(SYSTEM, 1, false)).with_data();
+    // 30 MB, 2 GB beside them, and a tenth.
+    server.disk(40_000, 6078);
+    let (well, said) = server.asked("prove");
+    assert!(
+        !well && said.contains("no place to restore in") && said.contains("needs 6078 MB"),
+        "{said}"
+    );
+    // It fits, and while its files come something else fills the disk. They would take a minute.
+    server.disk(40_000, 6079);
+    let home = server.0.path().display().to_string();
+    let slow = format!(
+        "#!/bin/sh\ncase \" $* \" in *' restore '*) cp {home}/full {home}/bin/df; exec sleep 60 ;; esac\ncat {home}/info.json\n"
+    );
+    server.write("full", "#!/bin/sh\necho 'x\ny 40000 1 3999 1% /'\n");
+    server.write("bin/pgbackrest", &slow);
+    let started = Instant::now();
+    let (well, said) = server.asked("prove");
+    assert!(
+        !well && said.contains("3999 MB left, and 4000 MB must stay free"),
+        "{said}"
+    );
+    assert!(started.elapsed().as_secs() < 50);
+    assert!(!server.0.path().join("top/restoring").exists());
 }

@@ -29,16 +29,23 @@ hour=3600
 day=86400
 # Seconds for one call of pgBackRest; more where it moves the data.
 patience=300
+# The process of a restore, and the MB that it leaves free: more than none beside a Postgres that serves.
+fetching=
+reserve=0
 
 die() {
   echo "$1"
   exit 1
 }
 
-# ask WORD..: pgBackRest, as Postgres when it archives.
-ask() {
-  runuser -u postgres -- timeout "$patience" pgbackrest --config="$settings/pgbackrest.conf" --config-include-path="$settings/conf.d" \
+# become WORD..: this process is pgBackRest from here on, as Postgres when it archives.
+become() {
+  exec runuser -u postgres -- timeout "$patience" pgbackrest --config="$settings/pgbackrest.conf" --config-include-path="$settings/conf.d" \
     --stanza="$cluster" "$@" 2>&1 9>&-
+}
+
+ask() {
+  (become "$@")
 }
 
 # What went wrong, on one line: pgBackRest's messages have many, and a timeout has none.
@@ -79,6 +86,11 @@ within() {
     [ "$left" -gt 0 ] || return 1
     sleep 1
   done
+}
+
+# disk 2: the MB of the disk of the data. disk 4: those that are free.
+disk() {
+  df -P -m "$top" | awk -v column="$1" 'NR == 2 { print $column }'
 }
 
 # limit BYTES: the seconds that they may take, at 5 MB/s, and ten minutes for what does not depend on them.
@@ -143,13 +155,13 @@ look() {
 
 here() {
   mkdir -p "$top"
-  disk=$(df -P -m "$top" | awk 'NR == 2 { print $2 }')
-  [ -n "$disk" ] || return 1
+  size=$(disk 2)
+  [ -n "$size" ] || return 1
   echo '[global]'
   echo '# Half of the processors.'
   echo "process-max=$((($(nproc) + 1) / 2))"
   echo '# A quarter of the disk: a repository that is gone must not fill it. Beyond it the archive gets a gap, and the next proof fails.'
-  echo "archive-push-queue-max=$((disk / 4))MiB"
+  echo "archive-push-queue-max=$((size / 4))MiB"
   echo "[$cluster]"
   echo "pg1-path=$data"
 }
@@ -245,6 +257,7 @@ run() {
 
 # Of a proof that was killed, too.
 clear() {
+  [ -z "$fetching" ] || { kill "$fetching" && wait "$fetching"; } 2> /dev/null
   [ -d "$scratch" ] || return 0
   if [ -s "$scratch/data/postmaster.pid" ]; then
     runuser -u postgres -- "$programs/pg_ctl" -D "$scratch/data" -m immediate -w -t 60 stop > /dev/null 2>&1 9>&-
@@ -252,8 +265,40 @@ clear() {
   rm -rf "$scratch"
 }
 
+# A Postgres that serves stops when its disk is full, so what is restored beside it gives way.
+roomy() {
+  left_free=$(disk 4)
+  [ "${left_free:-0}" -ge "$reserve" ]
+}
+
+cramped() {
+  die "$top has ${left_free:-no} MB left, and $reserve MB must stay free for the Postgres that serves: what was restored so far is gone again"
+}
+
+# room BYTES: before anything is fetched. The archive comes piece by piece, and recovery keeps about as much as a checkpoint needs.
+room() {
+  size=$(disk 2)
+  spare=$((${size:-0} / 10))
+  [ "$spare" -lt 2048 ] || spare=2048
+  need=$(($1 / 1000000 + spare + reserve))
+  roomy
+  [ "${left_free:-0}" -gt "$need" ] || die "no place to restore in: $top has ${left_free:-no} MB left, and backup $newest needs $need MB"
+}
+
+# fetch WORD..: the files of a backup.
+fetch() {
+  become restore --pg1-path="$scratch/data" --log-level-console=warn "$@" > "$scratch/log" &
+  fetching=$!
+  while kill -0 "$fetching" 2> /dev/null; do
+    roomy || cramped
+    sleep 1
+  done
+  wait "$fetching" || { fetching=; die "cannot restore from $repository: $(short < "$scratch/log")"; }
+  fetching=
+}
+
 alone_answers() {
-  runuser -u postgres -- "$programs/pg_isready" -q -h "$scratch/socket" -p 5432 9>&- || ! kill -0 "$server" 2> /dev/null
+  runuser -u postgres -- "$programs/pg_isready" -q -h "$scratch/socket" -p 5432 9>&- || ! kill -0 "$server" 2> /dev/null || ! roomy
 }
 
 # bring_back ARCHIVE_MODE SEGMENTS WORD..: to the end of the archive, or to what the words for pgBackRest say, by a Postgres that
@@ -264,13 +309,10 @@ bring_back() {
   shift 2
   [ -n "$newest" ] || die "$repository has no backup of $cluster"
   clear
-  # The archive comes piece by piece, and recovery keeps about as much as a checkpoint needs.
-  need=$((bytes / 1000000 + bytes / 10000000 + 512))
-  free=$(df -P -m "$top" | awk 'NR == 2 { print $4 }')
-  [ "${free:-0}" -gt "$need" ] || die "no place to restore in: $top has ${free:-no} MB left, and backup $newest needs $need MB"
+  room "$bytes"
   install -d -m 700 -o postgres -g postgres "$scratch" "$scratch/data" "$scratch/socket" "$scratch/tablespaces" || exit 1
   patience=$(limit "$bytes")
-  said=$(ask restore --pg1-path="$scratch/data" --log-level-console=warn "$@") || die "cannot restore from $repository: $(echo "$said" | short)"
+  fetch "$@"
   printf 'local all postgres peer\n' > "$scratch/pg_hba.conf" && : > "$scratch/postgresql.conf" \
     && chown postgres "$scratch/pg_hba.conf" "$scratch/postgresql.conf" || exit 1
   push="pgbackrest --config=$settings/pgbackrest.conf --config-include-path=$settings/conf.d --stanza=$cluster --pg1-path=$scratch/data archive-push %p"
@@ -285,7 +327,8 @@ bring_back() {
     > "$scratch/log" 2>&1 < /dev/null 9>&- &
   server=$!
   # Nobody gets in before recovery has ended, and it is no standby any more.
-  if ! within "$(($(limit "$bytes") + 2 * segments))" alone_answers || ! kill -0 "$server" 2> /dev/null; then
+  if ! within "$(($(limit "$bytes") + 2 * segments))" alone_answers || ! roomy || ! kill -0 "$server" 2> /dev/null; then
+    roomy || cramped
     die "Postgres does not recover from $repository: $(short < "$scratch/log")"
   fi
   position=$(sql "$scratch/socket" postgres 'SELECT pg_last_wal_replay_lsn()') || die "cannot ask the restored Postgres: $position"
@@ -347,6 +390,10 @@ attempt() {
   segment=$(value "SELECT pg_walfile_name('$mark') FROM (SELECT pg_switch_wal()) AS done") || die "cannot ask Postgres: $segment"
   within 180 archived || die "WAL does not arrive in $repository: $segment was not archived within 180 s"
   look
+  # It has grown since its backup, and that comes with the archive.
+  now=$(value 'SELECT sum(pg_database_size(oid)) FROM pg_database') || die "cannot ask Postgres: $now"
+  [ "$now" -le "$bytes" ] || bytes=$now
+  reserve=$(($(disk 2) / 10))
   bring_back off "$since" --tablespace-map-all="$scratch/tablespaces"
   beyond=$(value "SELECT '$position'::pg_lsn >= '$mark'::pg_lsn")
   [ "$beyond" = t ] || die "recovery ended at $position, and $mark was archived before: there is a gap, or $repository failed meanwhile"
