@@ -18,6 +18,7 @@ const SYSTEM: u64 = 7_714_054_822_302_798_271;
 const POSTGRES: &str = r#"#!/bin/sh
 case $(cat) in
 *'SHOW archive_mode'*) echo on ;;
+*pg_current_wal_lsn*) echo 00000001 ;;
 *pg_database_size*) echo 30000000 ;;
 *pg_create_restore_point*) echo 0/5000000 ;;
 *pg_switch_wal*) echo 000000010000000000000005 ;;
@@ -194,6 +195,21 @@ fn what_a_backup_was_begun_with_counts_also_when_another_run_changed_it() {
     assert!(server.asked("begun_so").0);
     fs::write(&secrets, "another").unwrap();
     assert!(!server.asked("begun_so").0);
+}
+
+#[test]
+fn an_old_primary_that_still_runs_puts_nothing_beside_the_backups_of_the_new_one() {
+    let mut info = repository(SYSTEM, 1, false);
+    info[0]["archive"][0]["max"] = json!("000000020000000000000009");
+    let server = Server::new(&info).with_data();
+    for verb in ["begin", "run", "prove", "notes"] {
+        let (well, said) = server.asked(verb);
+        assert_eq!(well, verb == "notes");
+        assert!(
+            said.contains("has timeline 2 of eu, and eu-1 is on 1"),
+            "{verb}: {said}"
+        );
+    }
 }
 
 #[test]

@@ -201,6 +201,15 @@ is_ours() {
   ours=$(system_of "$data")
   [ -n "$ours" ] || die "cannot read $data/global/pg_control"
   [ "$system" = "$ours" ] || die "$repository belongs to another cluster $cluster (system identifier $system) than $data ($ours): name an empty bucket for this one"
+  is_newest
+}
+
+# An old primary that still runs, or runs again, has the same identifier. A backup of its would be the newest, and end every restore.
+is_newest() {
+  timeline=$(value 'SELECT left(pg_walfile_name(pg_current_wal_lsn()), 8)') || die "cannot ask Postgres: $timeline"
+  newer=${last%????????????????}
+  [ $((0x${newer:-0})) -le $((0x${timeline:-0})) ] \
+    || die "$repository has timeline $((0x$newer)) of $cluster, and $node is on $((0x${timeline:-0})): another node was promoted, or the cluster was restored elsewhere; fence this one"
 }
 
 # Everything for the first backup, and the first backup.
