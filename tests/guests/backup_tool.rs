@@ -299,3 +299,29 @@ fn a_proof_leaves_a_tenth_of_the_disk_to_the_cluster_that_serves() {
     assert!(started.elapsed().as_secs() < 50);
     assert!(!server.0.path().join("top/restoring").exists());
 }
+
+#[test]
+fn what_a_killed_proof_left_goes_and_a_stranger_with_its_number_is_not_stopped() {
+    // It goes also when nobody sees the repository.
+    let server = Server::new(&nothing(99, "down")).with_data();
+    server.write("bin/pg_ctl", "#!/bin/sh\ntouch \"$2/../../stopped\"\n");
+    let left = server.0.path().join("top/restoring");
+    let stopped = server.0.path().join("top/stopped");
+    let pid = "top/restoring/data/postmaster.pid";
+    let mut sleep = Command::new("sleep");
+    let mut stranger = sleep.arg("60").spawn().unwrap();
+    server.write(pid, &format!("{}\n", stranger.id()));
+    let (well, said) = server.asked("run");
+    assert!(!well && said.contains("cannot look into"), "{said}");
+    assert!(!left.exists() && !stopped.exists());
+    stranger.kill().unwrap();
+    stranger.wait().unwrap();
+
+    server.write(pid, "");
+    let mut ours = sleep.current_dir(left.join("data")).spawn().unwrap();
+    server.write(pid, &format!("{}\n", ours.id()));
+    server.asked("run");
+    assert!(!left.exists() && stopped.exists());
+    ours.kill().unwrap();
+    ours.wait().unwrap();
+}

@@ -256,9 +256,9 @@ make() {
 run() {
   ! is_standby || { echo "$node is a standby, and its primary makes the backups"; exit 0; }
   lock
+  clear
   look
   is_ours
-  clear
   make
 }
 
@@ -268,7 +268,9 @@ run() {
 clear() {
   [ -z "$fetching" ] || { kill "$fetching" && wait "$fetching"; } 2> /dev/null
   [ -d "$scratch" ] || return 0
-  if [ -s "$scratch/data/postmaster.pid" ]; then
+  # After a crash of the server the number in the file may be anybody's.
+  left=$(head -n 1 "$scratch/data/postmaster.pid" 2> /dev/null)
+  if [ -n "$left" ] && [ "$(readlink "/proc/$left/cwd")" = "$scratch/data" ]; then
     runuser -u postgres -- "$programs/pg_ctl" -D "$scratch/data" -m immediate -w -t 60 stop > /dev/null 2>&1 9>&-
   fi
   rm -rf "$scratch"
