@@ -56,7 +56,10 @@ impl Server {
         write("bin/psql", POSTGRES);
         // Whoever runs the test is no root, and may not give files away.
         write("bin/chown", "#!/bin/sh\n");
-        write("bin/install", "#!/bin/sh\nshift 7\nmkdir -p \"$@\"\n");
+        write(
+            "bin/install",
+            "#!/bin/sh\nfor word; do case $word in /*) mkdir -p \"$word\" ;; esac; done\n",
+        );
         server.disk(40_000, 30_000);
         write(
             "bin/pg_controldata",
@@ -324,4 +327,23 @@ fn what_a_killed_proof_left_goes_and_a_stranger_with_its_number_is_not_stopped()
     assert!(!left.exists() && stopped.exists());
     ours.kill().unwrap();
     ours.wait().unwrap();
+}
+
+#[test]
+fn another_key_is_tried_until_it_works() {
+    let server = Server::new(&repository(SYSTEM, 1, false)).with_data();
+    let key = |key: &str| server.write("settings/conf.d/secrets.conf", key);
+    server.write("settings/pgbackrest.conf", "[global]\n");
+    key("one");
+    assert!(!server.asked("begun_so").0);
+    let (well, said) = server.asked("begin");
+    assert!(well, "{said}");
+    assert!(server.asked("begun_so").0);
+    let kept = fs::read_to_string(server.0.path().join("state/begun")).unwrap();
+    assert!(!kept.contains("one"), "{kept}");
+    key("two");
+    assert!(!server.asked("begun_so").0);
+    server.write("bin/pgbackrest", "#!/bin/sh\necho 'ERROR: no'; exit 1\n");
+    assert!(!server.asked("begin").0);
+    assert!(!server.asked("begun_so").0);
 }
