@@ -94,6 +94,18 @@ impl Server {
         self.write("bin/df", &text);
     }
 
+    /// How its Postgres would be started to bring a cluster back.
+    fn started(&self, verb: &str) -> String {
+        let home = self.0.path().display().to_string();
+        let postgres = format!("#!/bin/sh\necho \"$*\" > {home}/started; echo FATAL: no; exit 1\n");
+        self.write("bin/postgres", &postgres);
+        self.write("bin/pg_isready", "#!/bin/sh\nexit 1\n");
+        self.write("bin/systemctl", "#!/bin/sh\nexit 3\n");
+        let (well, said) = self.asked(verb);
+        assert!(!well && said.contains("does not recover"), "{said}");
+        fs::read_to_string(self.0.path().join("started")).unwrap()
+    }
+
     fn with_data(self) -> Self {
         let data = self.data();
         fs::create_dir_all(&data).unwrap();
@@ -346,4 +358,13 @@ fn another_key_is_tried_until_it_works() {
     server.write("bin/pgbackrest", "#!/bin/sh\necho 'ERROR: no'; exit 1\n");
     assert!(!server.asked("begin").0);
     assert!(!server.asked("begun_so").0);
+}
+
+#[test]
+fn what_somebody_set_in_the_cluster_takes_no_memory_when_it_is_restored() {
+    let server = Server::new(&repository(SYSTEM, 1, false)).with_data();
+    let words = server.started("prove");
+    for small in ["shared_buffers=128MB", "huge_pages=off"] {
+        assert!(words.contains(small), "{words}");
+    }
 }

@@ -313,7 +313,8 @@ alone_answers() {
 }
 
 # bring_back ARCHIVE_MODE SEGMENTS WORD..: to the end of the archive, or to what the words for pgBackRest say, by a Postgres that
-# nobody can mistake for the cluster: no address, no replication, and none of its configuration.
+# nobody can mistake for the cluster: no address, no replication, and none of its configuration. What somebody set with ALTER SYSTEM
+# came along; it must not take the memory of the Postgres that serves.
 bring_back() {
   archive_mode=$1
   segments=$2
@@ -332,6 +333,7 @@ bring_back() {
     -c archive_mode="$archive_mode" -c archive_command="$push" -c hot_standby=off -c primary_conninfo= -c primary_slot_name= \
     -c synchronous_standby_names= -c max_logical_replication_workers=0 -c autovacuum=off -c shared_preload_libraries= \
     -c logging_collector=off -c log_destination=stderr -c cluster_name=regionwise-restore -c wal_level=replica \
+    -c shared_buffers=128MB -c huge_pages=off -c work_mem=4MB -c maintenance_work_mem=64MB -c wal_buffers=-1 -c min_dynamic_shared_memory=0 \
     -c max_connections="$(control "$scratch/data" 'max_connections setting')" \
     -c max_prepared_transactions="$(control "$scratch/data" 'max_prepared_xacts setting')" \
     -c max_locks_per_transaction="$(control "$scratch/data" 'max_locks_per_xact setting')" \
