@@ -368,3 +368,13 @@ fn what_somebody_set_in_the_cluster_takes_no_memory_when_it_is_restored() {
         assert!(words.contains(small), "{words}");
     }
 }
+
+#[test]
+fn a_restore_that_is_not_judged_yet_archives_nothing_and_forgets_nothing() {
+    let server = Server::new(&repository(SYSTEM, 1, false));
+    let words = server.started("restore");
+    assert!(
+        words.contains("archive_mode=on -c archive_command=/bin/false"),
+        "{words}"
+    );
+}

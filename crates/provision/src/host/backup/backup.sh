@@ -314,7 +314,8 @@ alone_answers() {
 
 # bring_back ARCHIVE_MODE SEGMENTS WORD..: to the end of the archive, or to what the words for pgBackRest say, by a Postgres that
 # nobody can mistake for the cluster: no address, no replication, and none of its configuration. What somebody set with ALTER SYSTEM
-# came along; it must not take the memory of the Postgres that serves.
+# came along; it must not take the memory of the Postgres that serves. With ARCHIVE_MODE on what it writes waits to be archived
+# until it is the cluster: before that nobody knows whether it will be, and a timeline in the archive is there for ever.
 bring_back() {
   archive_mode=$1
   segments=$2
@@ -327,10 +328,9 @@ bring_back() {
   fetch "$@"
   printf 'local all postgres peer\n' > "$scratch/pg_hba.conf" && : > "$scratch/postgresql.conf" \
     && chown postgres "$scratch/pg_hba.conf" "$scratch/postgresql.conf" || exit 1
-  push="pgbackrest --config=$settings/pgbackrest.conf --config-include-path=$settings/conf.d --stanza=$cluster --pg1-path=$scratch/data archive-push %p"
   runuser -u postgres -- "$programs/postgres" -D "$scratch/data" -c config_file="$scratch/postgresql.conf" -c hba_file="$scratch/pg_hba.conf" \
     -c listen_addresses= -c unix_socket_directories="$scratch/socket" -c unix_socket_permissions=0700 -c port=5432 -c ssl=off \
-    -c archive_mode="$archive_mode" -c archive_command="$push" -c hot_standby=off -c primary_conninfo= -c primary_slot_name= \
+    -c archive_mode="$archive_mode" -c archive_command=/bin/false -c hot_standby=off -c primary_conninfo= -c primary_slot_name= \
     -c synchronous_standby_names= -c max_logical_replication_workers=0 -c autovacuum=off -c shared_preload_libraries= \
     -c logging_collector=off -c log_destination=stderr -c cluster_name=regionwise-restore -c wal_level=replica \
     -c shared_buffers=128MB -c huge_pages=off -c work_mem=4MB -c maintenance_work_mem=64MB -c wal_buffers=-1 -c min_dynamic_shared_memory=0 \
