@@ -117,13 +117,17 @@ impl Server {
         self.0.path().join("top/15")
     }
 
-    /// Whether it succeeded, and what it said.
     fn asked(&self, verb: &str) -> (bool, String) {
+        self.asked_for(&[verb])
+    }
+
+    /// Whether it succeeded, and what it said.
+    fn asked_for(&self, words: &[&str]) -> (bool, String) {
         let home: &Path = self.0.path();
         let path = std::env::var("PATH").unwrap();
         let output = Command::new("sh")
             .arg(home.join("tool"))
-            .arg(verb)
+            .args(words)
             .env("PATH", format!("{}/bin:{path}", home.display()))
             .output()
             .unwrap();
@@ -377,4 +381,40 @@ fn a_restore_that_is_not_judged_yet_archives_nothing_and_forgets_nothing() {
         words.contains("archive_mode=on -c archive_command=/bin/false"),
         "{words}"
     );
+}
+
+#[test]
+fn a_time_is_looked_for_on_the_timeline_that_was_the_cluster_then() {
+    let server = Server::new(&repository(SYSTEM, 1, false));
+    let home = server.0.path().display().to_string();
+    // Restored at 12:00 and at 13:00 of that day; what is no timeline counts for none.
+    let at = |hour: u32| 1_796_040_000 + (hour - 12) * 3600;
+    let histories = json!({
+        "00000002.history": { "type": "file", "size": 80, "time": at(12) },
+        "00000003.history": { "type": "file", "size": 80, "time": at(13) },
+        "0000000300000000": { "type": "path" },
+    });
+    server.write("histories.json", &histories.to_string());
+    let pgbackrest = format!(
+        "#!/bin/sh\ncase \" $* \" in
+*' repo-ls archive/eu/15-1 '*) cat {home}/histories.json ;;
+*' restore '*) echo \"$*\" > {home}/words; echo 'ERROR: no'; exit 1 ;;
+*) cat {home}/info.json ;;
+esac\n"
+    );
+    server.write("bin/pgbackrest", &pgbackrest);
+    server.write("bin/systemctl", "#!/bin/sh\nexit 3\n");
+    let chosen = |words: &[&str]| {
+        let (well, said) = server.asked_for(&[&["restore"], words].concat());
+        assert!(!well && said.contains("cannot restore from"), "{said}");
+        let words = fs::read_to_string(server.0.path().join("words")).unwrap();
+        let (_, timeline) = words.split_once("--target-timeline=").unwrap();
+        timeline.trim_end().to_owned()
+    };
+    assert_eq!(chosen(&["2026-11-30 11:59:59+00"]), "current");
+    assert_eq!(chosen(&["2026-11-30 12:00:00+00"]), "2");
+    assert_eq!(chosen(&["2026-11-30 14:30:00+01"]), "3");
+    assert_eq!(chosen(&["2026-11-30 12:00:00+00", "1"]), "1");
+    let (well, said) = server.asked_for(&["restore", "yesteryear"]);
+    assert!(!well && said.contains("cannot read the time"), "{said}");
 }

@@ -6,7 +6,8 @@
 #
 #   backup run                 a backup, as a timer makes one every day
 #   backup prove               restores what is there beside the data, looks at every page of it, and takes it away again
-#   backup restore [TIME]      brings a lost cluster back: all of it, or as it was at TIME ('2026-11-30 12:00:00+00')
+#   backup restore [TIME [TIMELINE]]
+#                              brings a lost cluster back: all of it, or as it was at TIME ('2026-11-30 12:00:00+00')
 #   backup status              what there is
 #   backup VERB [WORD]         steps of provision-region
 set -u
@@ -25,6 +26,7 @@ eval "$("$postgres" place)"
 # Beside the data, where there is a disk for it. Its data lies two levels deep: nobody takes it for a cluster.
 scratch=$top/restoring
 word=${2:-}
+timeline=${3:-}
 hour=3600
 day=86400
 # Seconds for one call of pgBackRest; more where it moves the data.
@@ -118,8 +120,8 @@ lock() {
   flock -w 60 9 || die 'another backup, proof or restore is under way on this server'
 }
 
-# What the repository has of the cluster, as variables: system, newest, stopped, bytes, spoilt, full, last (segment of the
-# archive), since (segments from the newest backup on) and all (segments). Empty or 0 is none. Dies with the reason when it cannot be seen.
+# What the repository has of the cluster, as variables: system, newest, stopped, bytes, spoilt, full, archive (its name), last (segment
+# of it), since (segments from the newest backup on) and all (segments). Empty or 0 is none. Dies with the reason when it cannot be seen.
 see() {
   said=$(ask info --output=json --log-level-console=error) || die "cannot look into $repository: $(echo "$said" | short)"
   seen=$(echo "$said" | perl -MJSON::PP -e '
@@ -139,7 +141,7 @@ see() {
     my %said = (
       system => $db->{"system-id"} // "", newest => $newest->{label} // "", stopped => $newest->{timestamp}{stop} // 0,
       bytes => $newest->{info}{size} // 0, spoilt => $newest->{error} ? "yes" : "no", full => $full->{timestamp}{stop} // 0,
-      last => $last // "", since => $number->($last) - $number->($newest->{archive}{start} // $last), all => $number->($last) - $number->($first),
+      archive => @archive ? $archive[-1]{id} : "", last => $last // "", since => $number->($last) - $number->($newest->{archive}{start} // $last), all => $number->($last) - $number->($first),
     );
     for (sort keys %said) { $said{$_} =~ /^[A-Za-z0-9_-]*$/ or die "it says a strange $_\n"; print "$_=$said{$_}\n" }
   ' "$cluster" 2>&1) || die "cannot look into $repository: $(echo "$seen" | short)"
@@ -206,10 +208,10 @@ is_ours() {
 
 # An old primary that still runs, or runs again, has the same identifier. A backup of its would be the newest, and end every restore.
 is_newest() {
-  timeline=$(value 'SELECT left(pg_walfile_name(pg_current_wal_lsn()), 8)') || die "cannot ask Postgres: $timeline"
+  here=$(value 'SELECT left(pg_walfile_name(pg_current_wal_lsn()), 8)') || die "cannot ask Postgres: $here"
   newer=${last%????????????????}
-  [ $((0x${newer:-0})) -le $((0x${timeline:-0})) ] \
-    || die "$repository has timeline $((0x$newer)) of $cluster, and $node is on $((0x${timeline:-0})): another node was promoted, or the cluster was restored elsewhere; fence this one"
+  [ $((0x${newer:-0})) -le $((0x${here:-0})) ] \
+    || die "$repository has timeline $((0x$newer)) of $cluster, and $node is on $((0x${here:-0})): another node was promoted, or the cluster was restored elsewhere; fence this one"
 }
 
 # Everything for the first backup, and the first backup.
@@ -310,6 +312,20 @@ fetch() {
 
 alone_answers() {
   runuser -u postgres -- "$programs/pg_isready" -q -h "$scratch/socket" -p 5432 9>&- || ! kill -0 "$server" 2> /dev/null || ! roomy
+}
+
+# lived TIME: the timeline that was the cluster then, which is the newest that the archive had. Recovery takes the newest of today
+# by itself: for a time that an earlier restore undid it would end where that one did, without a word.
+lived() {
+  at=$(date -u -d "$1" +%s 2> /dev/null) || die "cannot read the time '$1': write it like '2026-11-30 12:00:00+00'"
+  said=$(ask repo-ls "archive/$cluster/$archive" --filter='^[0-9A-F]{8}[.]history$' --output=json --log-level-console=error) \
+    || die "cannot look into $repository: $(echo "$said" | short)"
+  echo "$said" | perl -MJSON::PP -e '
+    my $all = JSON::PP->new->decode(join "", <STDIN>);
+    my ($newest) = reverse sort grep { /^[0-9A-F]{8}[.]history$/ && $all->{$_}{time} <= $ARGV[0] } keys %$all;
+    # Before the first of them: that of the backup.
+    print $newest ? hex substr $newest, 0, 8 : "current";
+  ' "$at" 2>&1 || exit 1
 }
 
 # bring_back ARCHIVE_MODE SEGMENTS WORD..: to the end of the archive, or to what the words for pgBackRest say, by a Postgres that
@@ -440,7 +456,8 @@ restore() {
   trap clear EXIT
   trap 'echo "stopped by a signal"; exit 1' HUP INT TERM
   if [ -n "$word" ]; then
-    bring_back on "$all" --type=time --target="$word" --target-action=promote
+    [ -n "$timeline" ] || timeline=$(lived "$word") || die "$timeline"
+    bring_back on "$all" --type=time --target="$word" --target-action=promote --target-timeline="$timeline"
   else
     bring_back on "$since"
     whole
