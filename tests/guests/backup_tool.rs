@@ -44,7 +44,7 @@ impl Server {
         write(
             "place",
             &format!(
-                "#!/bin/sh\necho top={home}/top data={home}/top/15 programs={home}/bin unit=postgresql@15-regionwise.service\n"
+                "#!/bin/sh\necho version=15 top={home}/top data={home}/top/15 programs={home}/bin unit=postgresql@15-regionwise.service\n"
             ),
         );
         write("info.json", &info.to_string());
@@ -54,6 +54,7 @@ impl Server {
             &format!("#!/bin/sh\ncat {home}/info.json\n"),
         );
         write("bin/psql", POSTGRES);
+        write("log/postgresql-15-regionwise.log", "");
         // Whoever runs the test is no root, and may not give files away.
         write("bin/chown", "#!/bin/sh\n");
         write(
@@ -72,6 +73,7 @@ impl Server {
                 "=/usr/local/lib/regionwise/postgres",
                 &format!("={home}/place"),
             )
+            .replace("=/var/log/postgresql/", &format!("={home}/log/"))
             .replace("=/var/lib/regionwise-backup", &format!("={home}/state"))
             .replace("=/run/regionwise-backup", &format!("={home}/run"));
         write("tool", &tool);
@@ -417,4 +419,48 @@ esac\n"
     assert_eq!(chosen(&["2026-11-30 12:00:00+00", "1"]), "1");
     let (well, said) = server.asked_for(&["restore", "yesteryear"]);
     assert!(!well && said.contains("cannot read the time"), "{said}");
+}
+
+#[test]
+fn wal_that_was_dropped_is_said_until_no_backup_is_older() {
+    let server = Server::new(&repository(SYSTEM, 99, false)).with_data();
+    let log = "log/postgresql-15-regionwise.log";
+    let dropped = |segment: &str| {
+        format!(
+            "2026-11-30 21:20:00.123 P00   WARN: dropped WAL file '0000000100000000000000{segment}' because archive queue exceeded 64MB\n"
+        )
+    };
+    // The backup that is there begins at 02.
+    let text = ["01", "05", "06", "0B"].map(dropped).concat();
+    server.write(log, &format!("2026-11-30 LOG:  ready\n{text}"));
+    let (_, said) = server.asked("notes");
+    let gap = |end: &str| {
+        format!(
+            "no point in time between WAL 0000000100000000000000{end} comes back: WAL was dropped at 2026-11-30 21:20:00"
+        )
+    };
+    assert!(said.contains(&gap("05 and the next backup")), "{said}");
+    assert_eq!(said.matches("was dropped").count(), 1, "{said}");
+    // The log is gone, and a newer backup there.
+    server.write(log, "");
+    let mut info = repository(SYSTEM, 99, false);
+    let mut newer = info[0]["backup"][0].clone();
+    newer["archive"]["start"] = json!("00000001000000000000000A");
+    newer["timestamp"]["stop"] = json!(1_796_040_000);
+    info[0]["backup"]
+        .as_array_mut()
+        .unwrap()
+        .push(newer.clone());
+    server.write("info.json", &info.to_string());
+    let (_, said) = server.asked("notes");
+    let closed = gap("05 and the backup of 2026-11-30 12:00 UTC");
+    assert!(said.contains(&closed), "{said}");
+    assert!(said.contains(&gap("0B and the next backup")), "{said}");
+    // The older backup has expired, and the bucket is gone later.
+    info[0]["backup"] = json!([newer]);
+    server.write("info.json", &info.to_string());
+    let (_, said) = server.asked("notes");
+    assert_eq!(said.matches("was dropped").count(), 1, "{said}");
+    server.write("info.json", &nothing(99, "down").to_string());
+    assert!(server.asked("notes").1.contains("was dropped"));
 }

@@ -25,6 +25,7 @@ alone=/run/regionwise-backup.lock
 eval "$("$postgres" place)"
 # Beside the data, where there is a disk for it. Its data lies two levels deep: nobody takes it for a cluster.
 scratch=$top/restoring
+log=/var/log/postgresql/postgresql-$version-regionwise.log
 word=${2:-}
 timeline=${3:-}
 hour=3600
@@ -120,7 +121,7 @@ lock() {
   flock -w 60 9 || die 'another backup, proof or restore is under way on this server'
 }
 
-# What the repository has of the cluster, as variables: system, newest, stopped, bytes, spoilt, full, archive (its name), last (segment
+# What the repository has of the cluster, as variables: system, newest, stopped, bytes, spoilt, full, backups (first segment and end of each, the oldest first), archive (its name), last (segment
 # of it), since (segments from the newest backup on) and all (segments). Empty or 0 is none. Dies with the reason when it cannot be seen.
 see() {
   said=$(ask info --output=json --log-level-console=error) || die "cannot look into $repository: $(echo "$said" | short)"
@@ -141,7 +142,7 @@ see() {
     my %said = (
       system => $db->{"system-id"} // "", newest => $newest->{label} // "", stopped => $newest->{timestamp}{stop} // 0,
       bytes => $newest->{info}{size} // 0, spoilt => $newest->{error} ? "yes" : "no", full => $full->{timestamp}{stop} // 0,
-      archive => @archive ? $archive[-1]{id} : "", last => $last // "", since => $number->($last) - $number->($newest->{archive}{start} // $last), all => $number->($last) - $number->($first),
+      backups => join("_", map { join "-", $_->{archive}{start} // "", $_->{timestamp}{stop} // 0 } @backups), archive => @archive ? $archive[-1]{id} : "", last => $last // "", since => $number->($last) - $number->($newest->{archive}{start} // $last), all => $number->($last) - $number->($first),
     );
     for (sort keys %said) { $said{$_} =~ /^[A-Za-z0-9_-]*$/ or die "it says a strange $_\n"; print "$_=$said{$_}\n" }
   ' "$cluster" 2>&1) || die "cannot look into $repository: $(echo "$seen" | short)"
@@ -162,7 +163,7 @@ here() {
   echo '[global]'
   echo '# Half of the processors.'
   echo "process-max=$((($(nproc) + 1) / 2))"
-  echo '# A quarter of the disk: a repository that is gone must not fill it. Beyond it the archive gets a gap, and the next proof fails.'
+  echo '# A quarter of the disk: a repository that is gone must not fill it. Beyond it the oldest that waits is dropped.'
   echo "archive-push-queue-max=$((size / 4))MiB"
   echo "[$cluster]"
   echo "pg1-path=$data"
@@ -258,6 +259,7 @@ make() {
 run() {
   ! is_standby || { echo "$node is a standby, and its primary makes the backups"; exit 0; }
   lock
+  keep_dropped
   clear
   look
   is_ours
@@ -485,6 +487,32 @@ archive_notes() {
   [ -z "$late" ] || echo "$late: what is written now is in no backup"
 }
 
+# WAL that pgBackRest dropped: it says so in the log of Postgres and nowhere else, and Postgres takes it for archived. The log goes
+# with the weeks, so every run keeps it.
+keep_dropped() {
+  dropped=$(cat "$log.1" "$log" 2> /dev/null | sed -n "s/^\([-0-9]* [0-9:]*\).* WARN: dropped WAL file '\([0-9A-F]\{24\}\)'.*/\2 \1/p" \
+    | sort -u - "$([ -e "$state/dropped" ] && echo "$state/dropped" || echo /dev/null)")
+  [ -z "$dropped" ] || echo "$dropped" | keep dropped
+}
+
+# A gap is closed by the backup after it, and forgotten once no backup is older than it.
+dropped_notes() {
+  [ -r "$log" ] || echo "cannot read $log: nobody knows whether WAL was dropped"
+  keep_dropped
+  echo "$dropped" | perl -MPOSIX=strftime -e '
+    my @backups = map { [split /-/] } split /_/, shift // "";
+    my %said;
+    while (<STDIN>) {
+      my ($segment, $time) = /^(\w{24}) (.*)/ or next;
+      next if @backups && $backups[0][0] gt $segment;
+      my ($after) = grep { $_->[0] gt $segment } @backups;
+      my $end = $after ? strftime("the backup of %Y-%m-%d %H:%M UTC", gmtime $after->[1]) : "the next backup";
+      print "no point in time between WAL $segment and $end comes back: WAL was dropped at $time, as too much waited to be archived\n"
+        unless $said{$end}++;
+    }
+  ' "${backups:-}"
+}
+
 proof_notes() {
   now=$(date +%s)
   [ ! -e "$state/failed" ] || echo "the last proof failed at $(when "$(field failed time)"): $(field failed why)"
@@ -513,7 +541,7 @@ notes() {
   else
     echo "$seen"
   fi
-  is_standby || { archive_notes; proof_notes; }
+  is_standby || { archive_notes; dropped_notes; proof_notes; }
 }
 
 status() {
