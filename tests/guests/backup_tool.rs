@@ -464,3 +464,16 @@ fn wal_that_was_dropped_is_said_until_no_backup_is_older() {
     server.write("info.json", &nothing(99, "down").to_string());
     assert!(server.asked("notes").1.contains("was dropped"));
 }
+
+#[test]
+fn a_cluster_that_is_older_than_its_backups_is_said_to_need_a_restart() {
+    let server = Server::new(&nothing(1, "missing stanza path")).with_data();
+    let off = POSTGRES.replace("echo on", "echo off");
+    server.write("bin/psql", &off);
+    let (well, said) = server.asked("notes");
+    assert!(
+        well && said.contains("archive_mode is off")
+            && said.contains("systemctl restart postgresql@15-regionwise.service"),
+        "{said}"
+    );
+}

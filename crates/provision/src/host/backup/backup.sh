@@ -479,6 +479,11 @@ restore() {
 ## What a person should know
 
 archive_notes() {
+  mode=$(value 'SHOW archive_mode') || mode="unknown: $mode"
+  if [ "$mode" != on ]; then
+    echo "no WAL is archived, and no backup can be made (archive_mode is $mode): the cluster is older than its backups, and archives only after a restart, which nobody makes but you: systemctl restart $unit"
+    return
+  fi
   late=$(value "SELECT CASE WHEN last_failed_time > coalesce(last_archived_time, '-infinity') THEN
     format('WAL is not archived, at the last try at %s (%s)', to_char(last_failed_time AT TIME ZONE 'UTC', 'YYYY-MM-DD HH24:MI UTC'), last_failed_wal) END
     FROM pg_stat_archiver") || late="cannot ask Postgres: $late"
