@@ -54,6 +54,10 @@ impl Server {
             &format!("#!/bin/sh\ncat {home}/info.json\n"),
         );
         write("bin/psql", POSTGRES);
+        write(
+            "settings/conf.d/here.conf",
+            "[global]\narchive-push-queue-max=10000MiB\n",
+        );
         write("log/postgresql-15-regionwise.log", "");
         // Whoever runs the test is no root, and may not give files away.
         write("bin/chown", "#!/bin/sh\n");
@@ -474,6 +478,19 @@ fn a_cluster_that_is_older_than_its_backups_is_said_to_need_a_restart() {
     assert!(
         well && said.contains("archive_mode is off")
             && said.contains("systemctl restart postgresql@15-regionwise.service"),
+        "{said}"
+    );
+}
+
+#[test]
+fn a_disk_that_a_lost_bucket_would_fill_is_said() {
+    let server = Server::new(&nothing(99, "down")).with_data();
+    server.disk(40_000, 10_000);
+    assert!(!server.asked("notes").1.contains("MB of WAL wait"));
+    server.disk(40_000, 9999);
+    let (_, said) = server.asked("notes");
+    assert!(
+        said.contains("top has 9999 MB left") && said.contains("up to 10000 MB of WAL wait"),
         "{said}"
     );
 }

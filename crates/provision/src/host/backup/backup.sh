@@ -492,6 +492,14 @@ archive_notes() {
   [ -z "$late" ] || echo "$late: what is written now is in no backup"
 }
 
+# On a disk that has less than the WAL may take that waits, nothing is dropped in time.
+room_notes() {
+  most=$(sed -n 's/^archive-push-queue-max=\([0-9]*\)MiB$/\1/p' "$settings/conf.d/here.conf")
+  left_free=$(disk 4)
+  [ "${left_free:-0}" -ge "${most:-0}" ] \
+    || echo "$top has ${left_free:-no} MB left, and when the bucket cannot be reached up to $most MB of WAL wait: the disk would be full before, and Postgres stop; make room, or take a larger disk"
+}
+
 # WAL that pgBackRest dropped: it says so in the log of Postgres and nowhere else, and Postgres takes it for archived. The log goes
 # with the weeks, so every run keeps it.
 keep_dropped() {
@@ -546,7 +554,7 @@ notes() {
   else
     echo "$seen"
   fi
-  is_standby || { archive_notes; dropped_notes; proof_notes; }
+  is_standby || { archive_notes; room_notes; dropped_notes; proof_notes; }
 }
 
 status() {
