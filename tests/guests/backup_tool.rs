@@ -129,6 +129,11 @@ impl Server {
 
     /// Whether it succeeded, and what it said.
     fn asked_for(&self, words: &[&str]) -> (bool, String) {
+        let (code, said) = self.code(words);
+        (code == 0, said)
+    }
+
+    fn code(&self, words: &[&str]) -> (i32, String) {
         let home: &Path = self.0.path();
         let path = std::env::var("PATH").unwrap();
         let output = Command::new("sh")
@@ -138,7 +143,7 @@ impl Server {
             .output()
             .unwrap();
         let said = String::from_utf8(output.stdout).unwrap();
-        (output.status.success(), said)
+        (output.status.code().unwrap(), said)
     }
 }
 
@@ -493,4 +498,21 @@ fn a_disk_that_a_lost_bucket_would_fill_is_said() {
         said.contains("top has 9999 MB left") && said.contains("up to 10000 MB of WAL wait"),
         "{said}"
     );
+}
+
+#[test]
+fn a_proof_is_tried_again_soon_only_where_it_has_fetched_nothing() {
+    let server = Server::new(&nothing(99, "down")).with_data();
+    assert_eq!(server.code(&["prove"]).0, 75);
+    let lock = fs::File::create(server.0.path().join("run.lock")).unwrap();
+    lock.lock().unwrap();
+    server.write("bin/flock", "#!/bin/sh\nexec /usr/bin/flock -n 9\n");
+    let (code, said) = server.code(&["prove"]);
+    assert!(code == 75 && said.contains("is under way"), "{said}");
+    drop(lock);
+    let server = Server::new(&repository(42, 1, false)).with_data();
+    assert_eq!(server.code(&["prove"]).0, 1);
+    let server = Server::new(&repository(SYSTEM, 1, false)).with_data();
+    server.started("prove");
+    assert_eq!(server.code(&["prove"]).0, 1);
 }

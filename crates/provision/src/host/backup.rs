@@ -154,7 +154,7 @@ pub(super) fn running(part: &Part, cluster: &str) -> Vec<Step> {
             "backup-unit",
             "one backup",
             ".service",
-            service(&format!("Backup of the cluster {cluster}"), "run"),
+            service(&format!("Backup of the cluster {cluster}"), "run", ""),
         ),
         unit(
             "backup-timer",
@@ -169,6 +169,8 @@ pub(super) fn running(part: &Part, cluster: &str) -> Vec<Step> {
             service(
                 &format!("Proof that the cluster {cluster} comes back"),
                 "prove",
+                // What it found out stays so, and every try fetches everything. The tool has another code for "not now".
+                "RestartPreventExitStatus=1\n",
             ),
         ),
         unit(
@@ -286,7 +288,7 @@ pg1-socket-path=/var/run/postgresql
 }
 
 /// It bounds its own time, by the size of the data. A store that is gone for an hour is no lost day.
-fn service(description: &str, verb: &str) -> String {
+fn service(description: &str, verb: &str, restart: &str) -> String {
     format!(
         "[Unit]
 Description={description}
@@ -301,7 +303,7 @@ ExecStart={TOOL} {verb}
 TimeoutStartSec=infinity
 Restart=on-failure
 RestartSec=1h
-# The cluster serves meanwhile.
+{restart}# The cluster serves meanwhile.
 Nice=15
 IOSchedulingClass=idle
 CPUWeight=20

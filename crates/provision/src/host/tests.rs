@@ -598,6 +598,14 @@ fn a_lost_cluster_is_looked_for_before_a_new_one_is_made_and_the_first_backup_is
 }
 
 #[test]
+fn a_backup_is_tried_again_and_a_proof_only_where_it_could_not_begin() {
+    let steps = steps(&server());
+    let again = "RestartPreventExitStatus=1\n";
+    assert!(!file(&steps, "backup-unit").contains(again));
+    assert!(file(&steps, "backup-proof-unit").contains(again));
+}
+
+#[test]
 fn a_standby_has_all_that_a_primary_needs_and_makes_no_backup() {
     let primary = steps(&server());
     let standby = steps(&Server {

@@ -41,6 +41,12 @@ die() {
   exit 1
 }
 
+# For what may be over in an hour, before anything was fetched: the unit of the proof is started again after this, and only this.
+later() {
+  echo "$1"
+  exit 75
+}
+
 # become WORD..: this process is pgBackRest from here on, as Postgres when it archives.
 become() {
   exec runuser -u postgres -- timeout "$patience" pgbackrest --config="$settings/pgbackrest.conf" --config-include-path="$settings/conf.d" \
@@ -118,7 +124,7 @@ keep() {
 # What expires must not be what is being restored.
 lock() {
   exec 9> "$alone"
-  flock -w 60 9 || die 'another backup, proof or restore is under way on this server'
+  flock -w 60 9 || later 'another backup, proof or restore is under way on this server'
 }
 
 # What the repository has of the cluster, as variables: system, newest, stopped, bytes, spoilt, full, backups (first segment and end of each, the oldest first), archive (its name), last (segment
@@ -150,7 +156,7 @@ see() {
 }
 
 look() {
-  seen=$(see) || die "$seen"
+  seen=$(see) || later "$seen"
   eval "$seen"
 }
 
@@ -394,15 +400,17 @@ proven_so() {
 prove() {
   ! is_standby || { echo "$node is a standby, and its primary proves the backups"; exit 0; }
   lock
-  if why=$(attempt 2>&1); then
+  why=$(attempt 2>&1)
+  code=$?
+  echo "$why"
+  if [ "$code" = 0 ]; then
     rm -f "$state/failed"
-    echo "$why"
   else
     keep failed << END
 time=$(date +%s)
 why=$why
 END
-    die "$why"
+    exit "$code"
   fi
 }
 
@@ -419,7 +427,7 @@ attempt() {
   # What was written until now must come back.
   mark=$(value "SELECT pg_create_restore_point('regionwise-proof')") || die "cannot ask Postgres: $mark"
   segment=$(value "SELECT pg_walfile_name('$mark') FROM (SELECT pg_switch_wal()) AS done") || die "cannot ask Postgres: $segment"
-  within 180 archived || die "WAL does not arrive in $repository: $segment was not archived within 180 s"
+  within 180 archived || later "WAL does not arrive in $repository: $segment was not archived within 180 s"
   look
   # It has grown since its backup, and that comes with the archive.
   now=$(value 'SELECT sum(pg_database_size(oid)) FROM pg_database') || die "cannot ask Postgres: $now"
