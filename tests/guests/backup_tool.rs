@@ -516,3 +516,19 @@ fn a_proof_is_tried_again_soon_only_where_it_has_fetched_nothing() {
     server.started("prove");
     assert_eq!(server.code(&["prove"]).0, 1);
 }
+
+#[test]
+fn whoever_asks_for_a_backup_or_a_proof_the_cluster_comes_first() {
+    for verb in ["begin", "run", "prove"] {
+        let server = Server::new(&repository(SYSTEM, 1, false)).with_data();
+        let home = server.0.path().display().to_string();
+        let pgbackrest =
+            format!("#!/bin/sh\n{{ nice; ionice; }} > {home}/rank\ncat {home}/info.json\n");
+        server.write("bin/pgbackrest", &pgbackrest);
+        server.asked(verb);
+        let rank = fs::read_to_string(server.0.path().join("rank")).unwrap();
+        let (nice, io) = rank.split_once('\n').unwrap();
+        assert!(nice.parse::<u32>().unwrap() >= 15, "{verb}: {rank}");
+        assert_eq!(io, "idle\n", "{verb}");
+    }
+}

@@ -303,9 +303,7 @@ ExecStart={TOOL} {verb}
 TimeoutStartSec=infinity
 Restart=on-failure
 RestartSec=1h
-{restart}# The cluster serves meanwhile.
-Nice=15
-IOSchedulingClass=idle
+{restart}# The cluster serves meanwhile. The rest of this the tool does, also for a person.
 CPUWeight=20
 "
     )

@@ -127,6 +127,12 @@ lock() {
   flock -w 60 9 || later 'another backup, proof or restore is under way on this server'
 }
 
+# The cluster serves meanwhile, whoever asks for a backup or a proof.
+step_back() {
+  renice -n 15 -p $$
+  ionice -c 3 -p $$
+} > /dev/null 2>&1
+
 # What the repository has of the cluster, as variables: system, newest, stopped, bytes, spoilt, full, backups (first segment and end of each, the oldest first), archive (its name), last (segment
 # of it), since (segments from the newest backup on) and all (segments). Empty or 0 is none. Dies with the reason when it cannot be seen.
 see() {
@@ -234,6 +240,7 @@ files() {
 
 begin() {
   [ "$(value 'SHOW archive_mode')" = on ] || die "Postgres archives only after a restart, which nobody makes but you: systemctl restart $unit"
+  step_back
   lock
   look
   # It is made once. One that is there is never made anew, whoever it belongs to.
@@ -264,6 +271,7 @@ make() {
 
 run() {
   ! is_standby || { echo "$node is a standby, and its primary makes the backups"; exit 0; }
+  step_back
   lock
   keep_dropped
   clear
@@ -399,6 +407,7 @@ proven_so() {
 
 prove() {
   ! is_standby || { echo "$node is a standby, and its primary proves the backups"; exit 0; }
+  step_back
   lock
   why=$(attempt 2>&1)
   code=$?
