@@ -532,3 +532,16 @@ fn whoever_asks_for_a_backup_or_a_proof_the_cluster_comes_first() {
         assert_eq!(io, "idle\n", "{verb}");
     }
 }
+
+#[test]
+fn nothing_is_restored_for_another_postgres() {
+    let mut info = repository(SYSTEM, 1, false);
+    info[0]["db"][0]["version"] = json!("14");
+    let server = Server::new(&info);
+    server.write("bin/systemctl", "#!/bin/sh\nexit 3\n");
+    let (well, said) = server.asked("restore");
+    assert!(
+        !well && said.contains("are of Postgres 14, and this server has 15"),
+        "{said}"
+    );
+}

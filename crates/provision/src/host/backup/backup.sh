@@ -133,7 +133,7 @@ step_back() {
   ionice -c 3 -p $$
 } > /dev/null 2>&1
 
-# What the repository has of the cluster, as variables: system, newest, stopped, bytes, spoilt, full, backups (first segment and end of each, the oldest first), archive (its name), last (segment
+# What the repository has of the cluster, as variables: system, major (of Postgres), newest, stopped, bytes, spoilt, full, backups (first segment and end of each, the oldest first), archive (its name), last (segment
 # of it), since (segments from the newest backup on) and all (segments). Empty or 0 is none. Dies with the reason when it cannot be seen.
 see() {
   said=$(ask info --output=json --log-level-console=error) || die "cannot look into $repository: $(echo "$said" | short)"
@@ -152,7 +152,7 @@ see() {
     my ($last) = reverse sort map { $_->{max} // () } @archive;
     my $number = sub { my $name = $_[0] // "0" x 24; hex(substr $name, 8, 8) * 256 + hex(substr $name, 16, 8) };
     my %said = (
-      system => $db->{"system-id"} // "", newest => $newest->{label} // "", stopped => $newest->{timestamp}{stop} // 0,
+      system => $db->{"system-id"} // "", major => ($db->{version} // "") =~ s/[.].*//r, newest => $newest->{label} // "", stopped => $newest->{timestamp}{stop} // 0,
       bytes => $newest->{info}{size} // 0, spoilt => $newest->{error} ? "yes" : "no", full => $full->{timestamp}{stop} // 0,
       backups => join("_", map { join "-", $_->{archive}{start} // "", $_->{timestamp}{stop} // 0 } @backups), archive => @archive ? $archive[-1]{id} : "", last => $last // "", since => $number->($last) - $number->($newest->{archive}{start} // $last), all => $number->($last) - $number->($first),
     );
@@ -353,6 +353,7 @@ bring_back() {
   segments=$2
   shift 2
   [ -n "$newest" ] || die "$repository has no backup of $cluster"
+  [ "$major" = "$version" ] || die "the backups are of Postgres $major, and this server has $version: no other reads its data; install postgresql-$major, and remove what is newer"
   clear
   room "$bytes"
   install -d -m 700 -o postgres -g postgres "$scratch" "$scratch/data" "$scratch/socket" "$scratch/tablespaces" || exit 1
