@@ -10,7 +10,11 @@ use std::time::{Instant, SystemTime, UNIX_EPOCH};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-const TOOL: &str = include_str!("../../crates/provision/src/host/backup/backup.sh");
+const TOOL: &str = concat!(
+    include_str!("../../crates/provision/src/host/backup/backup.sh"),
+    include_str!("../../crates/provision/src/host/backup/restore.sh"),
+    include_str!("../../crates/provision/src/host/backup/notes.sh"),
+);
 /// Of the cluster that is there.
 const SYSTEM: u64 = 7_714_054_822_302_798_271;
 

@@ -1,13 +1,19 @@
 //! Backups of a cluster: pgBackRest into a bucket, a timer for each day, and a restore that proves them each week.
 //!
-//! All nodes have all of it, so that each can be promoted; `backup/backup.sh`, which becomes a program there, works on the
-//! primary. The secrets come in a staged file, [`Backup::SECRETS`], and are in no text here.
+//! All nodes have all of it, so that each can be promoted; the program of `backup/` works on the primary. The secrets come in
+//! a staged file, [`Backup::SECRETS`], and are in no text here.
 
 use super::postgres::Part;
 use super::{command, file, look, packages, text};
 use crate::script::quoted;
 use crate::step::Step;
 
+/// One program in three files, the second and third of which use what the first one has.
+const PROGRAM: &str = concat!(
+    include_str!("backup/backup.sh"),
+    include_str!("backup/restore.sh"),
+    include_str!("backup/notes.sh"),
+);
 const TOOL: &str = "/usr/local/lib/regionwise/backup";
 /// Files of ours. pgBackRest runs as Postgres and reads them, so its group may.
 const SETTINGS: &str = "/etc/regionwise/backup";
@@ -82,7 +88,7 @@ pub(super) fn files(backup: &Backup, cluster: &str) -> Vec<Step> {
             "what needs a look at the server is looked at there",
             TOOL,
             0o755,
-            include_str!("backup/backup.sh"),
+            PROGRAM,
         ),
         shared(
             "backup-settings",
