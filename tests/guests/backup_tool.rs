@@ -430,6 +430,10 @@ esac\n"
     assert_eq!(chosen(&["2026-11-30 12:00:00+00"]), "2");
     assert_eq!(chosen(&["2026-11-30 14:30:00+01"]), "3");
     assert_eq!(chosen(&["2026-11-30 12:00:00+00", "1"]), "1");
+    let ageless = json!({ "00000002.history": { "type": "file", "size": 80 } });
+    server.write("histories.json", &ageless.to_string());
+    let (well, said) = server.asked_for(&["restore", "2026-11-30 12:00:00+00"]);
+    assert!(!well && said.contains("it does not say of when"), "{said}");
     let (well, said) = server.asked_for(&["restore", "yesteryear"]);
     assert!(!well && said.contains("cannot read the time"), "{said}");
 }

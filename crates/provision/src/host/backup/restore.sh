@@ -64,7 +64,9 @@ lived() {
     || die "cannot look into $repository: $(echo "$said" | short)"
   echo "$said" | perl -MJSON::PP -e '
     my $all = JSON::PP->new->decode(join "", <STDIN>);
-    my ($newest) = reverse sort grep { /^[0-9A-F]{8}[.]history$/ && $all->{$_}{time} <= $ARGV[0] } keys %$all;
+    my @timelines = grep { /^[0-9A-F]{8}[.]history$/ } keys %$all;
+    $all->{$_}{time} or die "it does not say of when $_ is\n" for @timelines;
+    my ($newest) = reverse sort grep { $all->{$_}{time} <= $ARGV[0] } @timelines;
     # Before the first of them: that of the backup.
     print $newest ? hex substr $newest, 0, 8 : "current";
   ' "$at" 2>&1 || exit 1
