@@ -63,7 +63,7 @@ fn what_the_set_up_needs_is_read_before_anything_is_ordered() {
 fn every_secret_that_is_missing_is_named_at_once() {
     let world = World::new();
     world.change("identity = \"file:key\"", "identity = \"env:NO_KEY\"");
-    let mut command = world.command(&["--region", "us-east"]);
+    let mut command = world.command(&["--region", "us-east", "--env-file", "any.env"]);
     command
         .env("REGIONWISE_SERVERS_ONLY", "false")
         .env("US_SIN_DSN", "host=us-sin");
