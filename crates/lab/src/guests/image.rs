@@ -37,7 +37,7 @@ impl System {
     const fn kernel(self) -> &'static str {
         match self {
             Self::Debian12 | Self::Debian13 => "linux-image-cloud-amd64",
-            Self::Ubuntu2404 => "linux-image-virtual",
+            Self::Ubuntu2404 => "linux-image-virtual,initramfs-tools",
         }
     }
 
