@@ -271,7 +271,10 @@ fn only_the_documented_ports_answer(desk: &Desk<'_>) {
 
     let echo = format!("systemd-run --quiet --unit=echo python3 -c '{ECHO}'");
     guest.ssh(&echo).unwrap();
-    let ask = format!("sleep 1; python3 -c '{ASK}' 127.0.0.1");
+    guest
+        .ssh("timeout 60 sh -c 'until ss -Hlun | grep -q :5353; do sleep 0.2; done'")
+        .unwrap();
+    let ask = format!("python3 -c '{ASK}' 127.0.0.1");
     assert_eq!(guest.ssh(&ask).unwrap().trim(), "b'x'");
     assert_eq!(python(&["-c", ASK, &address]), "silence");
     guest.ssh("systemctl stop echo").unwrap();
