@@ -3,9 +3,11 @@
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
+use std::os::unix::process::CommandExt;
 use std::path::Path;
-use std::process::Command;
-use std::time::{Instant, SystemTime, UNIX_EPOCH};
+use std::process::{Command, Stdio};
+use std::thread;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use serde_json::{Value, json};
 use tempfile::TempDir;
@@ -137,15 +139,19 @@ impl Server {
         (code == 0, said)
     }
 
-    fn code(&self, words: &[&str]) -> (i32, String) {
+    fn command(&self, words: &[&str]) -> Command {
         let home: &Path = self.0.path();
         let path = std::env::var("PATH").unwrap();
-        let output = Command::new("sh")
+        let mut command = Command::new("sh");
+        command
             .arg(home.join("tool"))
             .args(words)
-            .env("PATH", format!("{}/bin:{path}", home.display()))
-            .output()
-            .unwrap();
+            .env("PATH", format!("{}/bin:{path}", home.display()));
+        command
+    }
+
+    fn code(&self, words: &[&str]) -> (i32, String) {
+        let output = self.command(words).output().unwrap();
         let said = String::from_utf8(output.stdout).unwrap();
         (output.status.code().unwrap(), said)
     }
@@ -358,6 +364,45 @@ fn what_a_killed_proof_left_goes_and_a_stranger_with_its_number_is_not_stopped()
     assert!(!left.exists() && stopped.exists());
     ours.kill().unwrap();
     ours.wait().unwrap();
+}
+
+#[test]
+fn a_proof_that_systemd_stops_leaves_nothing_although_all_its_processes_are_told_twice() {
+    let server = Server::new(&repository(SYSTEM, 1, false)).with_data();
+    let home = server.0.path().display().to_string();
+    server.write(
+        "bin/pgbackrest",
+        &format!("#!/bin/sh\ncase \" $* \" in *' restore '*) exec sleep 60 ;; esac\ncat {home}/info.json\n"),
+    );
+    server.write(
+        "bin/rm",
+        &format!("#!/bin/sh\ntouch {home}/removing; sleep 1; exec /bin/rm \"$@\"\n"),
+    );
+    let mut proof = server.command(&["prove"]);
+    let mut proof = proof
+        .process_group(0)
+        .stdout(Stdio::null())
+        .spawn()
+        .unwrap();
+    let left = server.0.path().join("top/restoring");
+    let all = format!("-{}", proof.id());
+    let stop = || Command::new("kill").args(["-TERM", "--", &all]).status();
+    until("it fetches", || left.join("log").exists());
+    stop().unwrap();
+    proof.wait().unwrap();
+    until("it removes", || server.0.path().join("removing").exists());
+    assert!(stop().unwrap().success(), "somebody is at work still");
+    until("nothing is left", || !left.exists());
+}
+
+/// Seen within half a minute.
+#[track_caller]
+fn until(what: &str, mut happened: impl FnMut() -> bool) {
+    let deadline = Instant::now() + Duration::from_secs(30);
+    while !happened() {
+        assert!(Instant::now() < deadline, "{what}: not seen");
+        thread::sleep(Duration::from_millis(20));
+    }
 }
 
 #[test]

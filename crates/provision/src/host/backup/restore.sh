@@ -20,6 +20,20 @@ clear() {
   rm -rf "$scratch"
 }
 
+# What is on its way out is not stopped again, nor are its helpers: systemd says it to all of them, and twice, and then nobody
+# listens any more to what is said.
+leave_nothing() {
+  trap '' HUP INT TERM PIPE
+  clear
+}
+
+# From here on nothing is left, however it ends.
+leaving_nothing() {
+  trap '' PIPE
+  trap leave_nothing EXIT
+  trap 'echo "stopped by a signal"; exit 1' HUP INT TERM
+}
+
 # A Postgres that serves stops when its disk is full, so what is restored beside it gives way.
 roomy() {
   left_free=$(disk 4)
@@ -157,8 +171,7 @@ archived() {
 }
 
 attempt() {
-  trap clear EXIT
-  trap 'echo "stopped by a signal"; exit 1' HUP INT TERM
+  leaving_nothing
   began=$(date +%s)
   look
   is_ours
@@ -201,8 +214,7 @@ restore() {
   [ ! -e "$data" ] || [ -z "$(ls -A "$data")" ] || die "$data is not empty: move it to another disk or to $top/before/, if it is what is to be replaced"
   [ -z "$volume" ] || mountpoint -q "$top" || die "volume $volume is not mounted at $top: set this server up first, as far as it goes"
   look
-  trap clear EXIT
-  trap 'echo "stopped by a signal"; exit 1' HUP INT TERM
+  leaving_nothing
   if [ -n "$word" ]; then
     [ -n "$timeline" ] || timeline=$(lived "$word") || die "$timeline"
     bring_back on "$all" --type=time --target="$word" --target-action=promote --target-timeline="$timeline"
