@@ -10,7 +10,7 @@ use std::time::Duration;
 use std::{fs, io};
 
 use regionwise_cli::Context;
-use regionwise_provision::host;
+use regionwise_provision::host::{self, from_pem, pem};
 use regionwise_provision::recipes::{self, Facts, Machine, Phase, Recipe};
 use regionwise_provision::step::Step;
 use regionwise_provision::{Inventory, Kind, Labels, WIREGUARD, script, wireguard_label};
@@ -59,6 +59,8 @@ pub(super) enum What {
         /// Of another region: what it does not learn is said, and the run goes on.
         related: bool,
     },
+    /// Something is for a later run.
+    Waits(&'static str),
     /// Its labels could not be written.
     Unlabelled(Stopped),
     /// It did not say this of itself.
@@ -120,6 +122,7 @@ impl Setup<'_, '_> {
             self.meet(machine).await?;
         }
         let mut related = Vec::new();
+        let mut told = true;
         if recipes::has_mesh(&self.world.topology) {
             for machine in &own {
                 self.ask(machine).await?;
@@ -133,21 +136,46 @@ impl Setup<'_, '_> {
             self.stop()?;
             for server in &related {
                 self.stop()?;
-                let _ = self.make(server, Phase::Peers).await;
+                told &= self.make(server, Phase::Peers).await.is_ok();
             }
         }
-        // A standby copies from its primary.
-        let (primaries, others): (Vec<&Machine>, Vec<&Machine>) =
-            own.iter().partition(|machine| self.is_primary(machine));
-        for machine in primaries.iter().chain(&others) {
+        let mut ordered: Vec<&Machine> = own.iter().collect();
+        ordered.sort_by_key(|machine| self.rank(machine));
+        for machine in ordered {
             self.make(&machine.server, Phase::Whole).await?;
         }
         for server in self.dependents(&related) {
             self.stop()?;
-            let _ = self.make(&server, Phase::Dependent).await;
+            told &= self.make(&server, Phase::Dependent).await.is_ok();
         }
         for machine in self.primaries_about(&own, &related) {
             self.make(&machine, Phase::Synchronous).await?;
+        }
+        told &= related.len() == self.met_before().len();
+        self.renew(&own, told).await
+    }
+
+    /// Where the next certificate of a node is old enough: it takes over, if everybody was told of it.
+    async fn renew(&mut self, own: &[Machine], told: bool) -> Result<(), Halt> {
+        let due = |machine: &&Machine| {
+            let mut known = self.machines.iter();
+            known.any(|known| known.server == machine.server && known.renews)
+        };
+        let due: Vec<&Machine> = own.iter().filter(due).collect();
+        for machine in due {
+            self.stop()?;
+            if told {
+                let steps = host::renewal(&self.recipe(machine, Phase::Whole).server);
+                self.script(machine, steps, Vec::new(), Vec::new(), false)
+                    .await?;
+            } else {
+                self.outcome.did.push(Did {
+                    host: machine.host.clone(),
+                    what: What::Waits(
+                        "its next certificate has not taken over: some servers were not told of it",
+                    ),
+                });
+            }
         }
         Ok(())
     }
@@ -159,8 +187,7 @@ impl Setup<'_, '_> {
             let Some((_, node)) = node else { continue };
             let path = self.baggage.certificates.join(format!("{}.pem", node.name));
             let kept = fs::read_to_string(path).unwrap_or_default();
-            let lines = kept.lines().filter(|line| !line.starts_with("-----"));
-            machine.certificate = Some(lines.collect::<String>()).filter(|text| !text.is_empty());
+            machine.certificate = from_pem(&kept);
         }
     }
 
@@ -201,8 +228,10 @@ impl Setup<'_, '_> {
             let standby = server.database.is_some() && !self.is_primary(machine);
             related.contains(&machine.server) && (standby || server.bouncer.is_some())
         };
-        let found = self.machines.iter().filter(depends);
-        found.map(|machine| machine.server.clone()).collect()
+        let mut found: Vec<&Machine> = self.machines.iter().filter(depends).collect();
+        found.sort_by_key(|machine| self.rank(machine));
+        let names = found.into_iter().map(|machine| machine.server.clone());
+        names.collect()
     }
 
     /// Primaries of the clusters that have a node in this region, as far as they could be reached.
@@ -222,6 +251,16 @@ impl Setup<'_, '_> {
             .filter(|machine| cluster_of(machine).is_some_and(|cluster| here.contains(&cluster)))
             .map(|machine| machine.server.clone())
             .collect()
+    }
+
+    /// A standby copies from its primary, and a host is asked whether it gets through to the nodes.
+    fn rank(&self, machine: &Machine) -> u8 {
+        let node = recipes::node_on(&self.world.topology, machine.role, &machine.host);
+        match node {
+            Some(_) if self.is_primary(machine) => 0,
+            Some(_) => 1,
+            None => 2,
+        }
     }
 
     fn is_primary(&self, machine: &Machine) -> bool {
@@ -272,6 +311,7 @@ impl Setup<'_, '_> {
         };
         let (wireguard, certificate) = (fact("wireguard"), fact("certificate"));
         let rows = fact("rows").map(|said| said != "no");
+        let renews = fact("renewal").is_some_and(|said| said == "due");
         let Some(label) = wireguard.as_deref().and_then(wireguard_label) else {
             return Err(self.unsaid(machine, "its WireGuard key"));
         };
@@ -289,6 +329,7 @@ impl Setup<'_, '_> {
             if known.server == machine.server {
                 known.wireguard.clone_from(&wireguard);
                 known.rows = rows;
+                known.renews = renews;
                 known.certificate = certificate.clone().or(known.certificate.take());
             }
         }
@@ -303,7 +344,7 @@ impl Setup<'_, '_> {
         Halt
     }
 
-    /// A node's certificate, as a file for `sslrootcert`. `certificate` is DER in base64.
+    /// A node's certificate, as a file for `sslrootcert`.
     fn keep(&mut self, machine: &Machine, certificate: &str) -> Result<(), Halt> {
         let node = recipes::node_on(&self.world.topology, machine.role, &machine.host);
         let Some((_, node)) = node else {
@@ -311,12 +352,7 @@ impl Setup<'_, '_> {
         };
         let file = format!("{}.pem", node.name);
         let path = self.baggage.certificates.join(&file);
-        let lines = certificate.as_bytes().chunks(64);
-        let lines: Vec<_> = lines.map(String::from_utf8_lossy).collect();
-        let text = format!(
-            "-----BEGIN CERTIFICATE-----\n{}\n-----END CERTIFICATE-----\n",
-            lines.join("\n")
-        );
+        let text = pem(certificate);
         if fs::read_to_string(&path).is_ok_and(|there| there == text) {
             return Ok(());
         }

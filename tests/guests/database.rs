@@ -8,12 +8,13 @@ use std::time::Instant;
 use regionwise_lab::guests::{Guest, Guests, Machine};
 use regionwise_provision::host::{
     Account, AccountKind, Backup, Bouncer, Database, Mesh, Opening, Part, Peer, Redis, Replica,
-    Server, Source, System, Transport, Upstream, keys, mesh, steps,
+    Server, Source, System, Transport, Upstream, keys, mesh, renewal, steps,
 };
 use regionwise_provision::said::{End, Line, State};
 use regionwise_provision::script::{GUARD_DIRECTORY, render};
 use regionwise_provision::step::Step;
 
+use crate::certificate_tool::AGED;
 use crate::world;
 
 const PRODUCT: &str = "shop";
@@ -111,7 +112,8 @@ impl Pair<'_> {
         }
     }
 
-    fn server(&self, which: usize, sync: Option<u32>) -> Server {
+    /// `last`: it is set up for the last time in a run.
+    fn server(&self, which: usize, last: bool) -> Server {
         let other = self.guest(1 - which);
         let key = self.facts[1 - which].get("wireguard");
         let peers = key.map(|key| Peer {
@@ -124,8 +126,9 @@ impl Pair<'_> {
                 first: true,
                 standbys: vec![self.replica(1)],
                 known: vec![self.replica(1).node],
-                sync,
-                backup_begins: sync.is_some(),
+                sync: 1,
+                complete: true,
+                last,
             },
             _ => Part::Standby {
                 primary: self.replica(0),
@@ -268,9 +271,9 @@ fn two_servers_become_a_primary_and_a_standby_over_the_mesh_that_can_take_over()
     };
 
     let started = Instant::now();
-    pair.facts = together(|which| run(pair.guest(which), &keys(&pair.server(which, None))).facts);
+    pair.facts = together(|which| run(pair.guest(which), &keys(&pair.server(which, false))).facts);
     a_volume_that_is_not_blank_is_left_as_it_is(standby);
-    let made = set_up(primary, &pair.server(0, None));
+    let made = set_up(primary, &pair.server(0, false));
     println!(
         "keys and primary in {:.0} s",
         started.elapsed().as_secs_f64()
@@ -284,15 +287,14 @@ fn two_servers_become_a_primary_and_a_standby_over_the_mesh_that_can_take_over()
         ))
         .unwrap();
     let started = Instant::now();
-    let made = set_up(standby, &pair.server(1, None));
+    let made = set_up(standby, &pair.server(1, false));
     println!(
         "standby streams after {:.0} s",
         started.elapsed().as_secs_f64()
     );
     assert!(made.notes.is_empty(), "{:?}", made.notes);
     // What is there is not touched again, and only now all names can be waited for.
-    let sync = [Some(1), None];
-    let again = together(|which| set_up(pair.guest(which), &pair.server(which, sync[which])));
+    let again = together(|which| set_up(pair.guest(which), &pair.server(which, which == 0)));
     assert_eq!(again[0].changed, ["database-sync"]);
     assert!(again[1].changed.is_empty(), "{:?}", again[1].changed);
     for ran in again {
@@ -306,6 +308,7 @@ fn two_servers_become_a_primary_and_a_standby_over_the_mesh_that_can_take_over()
     redis_keeps_what_its_account_writes(&pair);
     both_come_back_after_a_reboot(&pair);
     who_is_gone_from_the_list_is_gone_from_the_mesh_and_comes_back_with_a_new_key(&mut pair);
+    the_next_certificate_takes_over_and_nobody_is_kept_out(&mut pair);
     the_standby_takes_over(&pair);
 }
 
@@ -499,6 +502,14 @@ fn a_node_with_another_certificate_is_not_spoken_to(pair: &Pair<'_>) {
     assert!(!refused.contains("shop f"), "{refused}");
     let log = host.ssh("journalctl -q -n 20 -o cat -u pgbouncer").unwrap();
     assert!(log.contains("certificate verify failed"), "{log}");
+    // And a set-up would say so, although PgBouncer listens.
+    let login = "mkdir -p /run/sent && echo password-of-shop > /run/sent/password-shop
+        /usr/local/lib/regionwise/bouncer running_so; echo $?; /usr/local/lib/regionwise/bouncer log_in /run/sent || true; rm -r /run/sent";
+    let said = host.ssh(login).unwrap();
+    assert!(
+        said.starts_with("0\nshop does not get through PgBouncer to shop: "),
+        "{said}"
+    );
     host.ssh(&format!(
         "mv /root/nodes {bundle} && systemctl restart pgbouncer"
     ))
@@ -525,6 +536,18 @@ fn redis_keeps_what_its_account_writes(pair: &Pair<'_>) {
         let said = redis(pair, user, words);
         assert!(said.contains(refused), "{user} {words}: {said}");
     }
+    // What somebody changed in the one that runs is in no file.
+    let admin = "REDISCLI_AUTH=$(cat /etc/regionwise/redis/admin) redis-cli --no-auth-warning --user regionwise";
+    let primary = pair.guest(0);
+    primary
+        .ssh(&format!("{admin} ACL SETUSER other on nopass '~*' +@all"))
+        .unwrap();
+    assert_eq!(redis(pair, "--user other", "GET kept"), "yes\n");
+    assert_eq!(
+        set_up(primary, &pair.server(0, false)).changed,
+        ["redis-logins"]
+    );
+    assert!(redis(pair, "--user other", "GET kept").contains("NOAUTH"));
     let outside = pair
         .guests
         .command("redis-cli")
@@ -552,7 +575,7 @@ fn who_is_gone_from_the_list_is_gone_from_the_mesh_and_comes_back_with_a_new_key
         database: None,
         bouncer: None,
         redis: None,
-        ..pair.server(which, None)
+        ..pair.server(which, false)
     };
     let mut alone = mesh_of(pair, 0);
     alone.mesh.as_mut().unwrap().peers.clear();
@@ -562,7 +585,7 @@ fn who_is_gone_from_the_list_is_gone_from_the_mesh_and_comes_back_with_a_new_key
     let peers = pair.guest(0).ssh("wg show regionwise0 peers").unwrap();
     assert_eq!(peers, "");
     pair.guest(1).ssh("rm /etc/wireguard/key").unwrap();
-    let facts = run(pair.guest(1), &keys(&pair.server(1, None))).facts;
+    let facts = run(pair.guest(1), &keys(&pair.server(1, false))).facts;
     assert_ne!(facts["wireguard"], pair.facts[1]["wireguard"]);
     assert_eq!(facts["certificate"], pair.facts[1]["certificate"]);
     pair.facts[1] = facts;
@@ -571,6 +594,61 @@ fn who_is_gone_from_the_list_is_gone_from_the_mesh_and_comes_back_with_a_new_key
     assert_eq!(ran[1].changed, ["mesh"]);
     let streams = wait_for(pair.guest(0), STREAMS);
     println!("with a new key it streamed {streams:.0} s later");
+}
+
+/// Both certificates end in 80 days: as they would be after ten years, with everything that a run does.
+fn the_next_certificate_takes_over_and_nobody_is_kept_out(pair: &mut Pair<'_>) {
+    let aged = |which: usize, name: &str, from: i32, until: i32| {
+        let sign = format!(
+            "{AGED}\nsettings=/etc/regionwise/postgres\ncd $settings && aged {name}.key {name}.crt {from} {until}"
+        );
+        pair.guest(which).ssh(&sign).unwrap();
+    };
+    let told = |pair: &Pair<'_>| {
+        let said = |which| run(pair.guest(which), &keys(&pair.server(which, false))).facts;
+        together(said)
+    };
+    // As it was trusted for all those years, and with a next one that was made a month ago.
+    for which in 0..2 {
+        aged(which, "server", -3570, 80);
+    }
+    let facts = told(pair);
+    let words = |facts: &[BTreeMap<String, String>; 2]| {
+        [0, 1].map(|which: usize| facts[which]["certificate"].split(' ').count())
+    };
+    assert_eq!(words(&facts), [2, 2]);
+    for which in 0..2 {
+        aged(which, "next", -31, 3619);
+    }
+    pair.facts = told(pair);
+    assert_eq!(
+        pair.facts.each_ref().map(|facts| &facts["renewal"]),
+        ["due", "due"]
+    );
+    let before = pair
+        .facts
+        .each_ref()
+        .map(|facts| facts["certificate"].clone());
+    for which in 0..2 {
+        set_up(pair.guest(which), &pair.server(which, false));
+    }
+    let ran = together(|which| run(pair.guest(which), &renewal(&pair.server(which, false))));
+    for ran in ran {
+        assert_eq!(ran.failed, None);
+        assert_eq!(ran.changed, ["database-renewed", "database-reload"]);
+    }
+    // A new connection in each direction, and by everybody: nobody has been told anything since.
+    let again = "SELECT pg_terminate_backend(pid) FROM pg_stat_replication";
+    assert_eq!(sql(pair.guest(0), again), "t");
+    let streams = wait_for(pair.guest(0), STREAMS);
+    println!("with new certificates it streamed {streams:.0} s later");
+    pair.guest(1).ssh("systemctl restart pgbouncer").unwrap();
+    pooled(pair);
+    pair.facts = told(pair);
+    for (now, before) in pair.facts.iter().zip(&before) {
+        assert_eq!(now["renewal"], "none");
+        assert_eq!(Some(now["certificate"].as_str()), before.split(' ').nth(1));
+    }
 }
 
 fn the_standby_takes_over(pair: &Pair<'_>) {
@@ -591,7 +669,7 @@ fn the_standby_takes_over(pair: &Pair<'_>) {
     );
     assert_eq!(sql(standby, "SELECT count(*) FROM kept"), "3");
     // It has writes of its own now. The old plan must not make it a standby.
-    let (step, why) = run(standby, &steps(&pair.server(1, None))).failed.unwrap();
+    let (step, why) = run(standby, &steps(&pair.server(1, false))).failed.unwrap();
     assert_eq!(step, "database-part");
     assert!(why.contains("was promoted or never was a standby"), "{why}");
     assert_eq!(sql(standby, "SELECT count(*) FROM kept"), "3");

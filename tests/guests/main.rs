@@ -10,6 +10,7 @@
 mod backup;
 mod backup_tool;
 mod boot;
+mod certificate_tool;
 mod containers;
 mod database;
 mod first_boot;

@@ -44,6 +44,35 @@ fn a_standby_that_the_cluster_has_no_more_loses_its_vote_and_one_that_is_absent_
     assert_eq!(forgotten("eu-2", ""), "");
 }
 
+#[test]
+fn that_fewer_standbys_than_wanted_confirm_a_commit_is_said() {
+    let directory = tempfile::tempdir().unwrap();
+    let home = directory.path().display().to_string();
+    let tool = include_str!("../../crates/provision/src/host/postgres/node.sh")
+        .replace("/etc/regionwise/postgres", &home);
+    fs::write(directory.path().join("node"), "known='eu-2 eu-3'\n").unwrap();
+    let said = |names: &str, wanted: &str| {
+        // Postgres, as far as it is asked.
+        let postgres = format!("runuser() {{ echo '{names}'; }}\n{tool}");
+        let run = Command::new("sh")
+            .args(["-c", &postgres, "postgres", "votes", wanted])
+            .output()
+            .unwrap();
+        assert!(run.status.success());
+        String::from_utf8(run.stdout).unwrap()
+    };
+    let two = r#"ANY 2 ("eu-2", "eu-3")"#;
+    assert_eq!([said(two, "2"), said("", "0")], ["", ""]);
+    let fewer = said(r#"ANY 1 ("eu-3")"#, "2");
+    assert!(
+        fewer.starts_with("commits wait for 1 standbys, and 2 are wanted"),
+        "{fewer}"
+    );
+    let none = said("", "1");
+    assert!(none.starts_with("commits wait for 0 standbys"), "{none}");
+    assert!(none.contains("all of eu-2 eu-3 stream"), "{none}");
+}
+
 fn replica() -> Replica {
     Replica {
         node: "eu-2".to_owned(),
@@ -92,8 +121,9 @@ fn a_node_of_another_part_is_refused_before_any_of_its_files_is_written() {
         first: false,
         standbys: Vec::new(),
         known: Vec::new(),
-        sync: None,
-        backup_begins: false,
+        sync: 0,
+        complete: false,
+        last: false,
     };
     let standby = || Part::Standby { primary: replica() };
     let directory = tempfile::tempdir().unwrap();

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use regionwise_lab::guests::{Guests, Image, Machine, System};
 
 /// What a host installs. The guests have a repository with exactly these, those of others, and what they need.
-const PACKAGES: [&str; 12] = [
+const PACKAGES: [&str; 13] = [
     "haproxy",
     "nftables",
     "unattended-upgrades",
@@ -15,6 +15,7 @@ const PACKAGES: [&str; 12] = [
     "needrestart",
     "wireguard-tools",
     "postgresql",
+    "postgresql-client",
     "redis-server",
     "pgbouncer",
     "pgbackrest",

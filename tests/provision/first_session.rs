@@ -364,9 +364,18 @@ fn a_region_is_joined_to_those_that_are_there_and_its_primary_comes_before_the_s
         ],
         ["shop-ap-singapore-redis", "shop-sin-1", "shop-us-sin"],
     );
-    // Keys, peers, the region itself, the host and the standby that depend on it, and the primary once more.
-    let expected: Vec<&str> =
-        [&us[..], &sin, &sin, &us[3..], &us[..3], &sin[1..], &us[3..]].concat();
+    // Keys, peers, the region itself, the standby and the host that depend on it, and the primary once more.
+    let dependents = ["shop-us-sin", "shop-sin-1"];
+    let expected: Vec<&str> = [
+        &us[..],
+        &sin,
+        &sin,
+        &us[3..],
+        &us[..3],
+        &dependents,
+        &us[3..],
+    ]
+    .concat();
     assert_eq!(scripts, expected);
 
     // The nodes are known by their certificates, which are public.
@@ -377,6 +386,24 @@ fn a_region_is_joined_to_those_that_are_there_and_its_primary_comes_before_the_s
     );
     let mesh = joined.json["result"]["mesh"].as_object().unwrap();
     assert_eq!(mesh.len(), 7, "{mesh:?}");
+
+    // Its next certificate is told to all and then takes over, in a script of its own, which is the last one.
+    let primary = world.machine("shop-us-primary");
+    fs::write(primary.join("certificate"), "MIIB MIIC").unwrap();
+    fs::write(primary.join("renewal"), "due").unwrap();
+    let before = world.scripts().len();
+    run_with_secrets(&world, "us-east").ends(0);
+    let scripts = world.scripts().split_off(before);
+    assert_eq!(scripts, [&expected[..], &us[3..]].concat());
+    let sent = |server: &str| {
+        let sent = fs::read(world.machine(server).join("sent")).unwrap();
+        String::from_utf8_lossy(&sent).into_owned()
+    };
+    assert!(sent("shop-us-primary").contains("database-renewed"));
+    let both = regionwise_provision::host::pem("MIIB MIIC");
+    assert!(sent("shop-us-sin").contains(&both));
+    let certificate = fs::read_to_string(world.path("certificates/us-primary.pem")).unwrap();
+    assert_eq!(certificate, both);
 
     // Singapore is down: the region is set up all the same, and what it could not tell is said.
     for server in sin {
@@ -389,6 +416,9 @@ fn a_region_is_joined_to_those_that_are_there_and_its_primary_comes_before_the_s
         .iter()
         .filter(|step| step["server"] == "us-primary" && step["step"] == "packages");
     assert!(made.count() >= 2, "{}", alone.json);
+    let kept = "its next certificate has not taken over: some servers were not told of it";
+    assert!(alone.json.to_string().contains(kept), "{}", alone.json);
+    assert!(!sent("shop-us-primary").contains("database-renewed"));
     // Its standby there is still let in: the certificate is kept beside regions.toml.
     let script = || {
         let sent = fs::read(world.machine("shop-us-primary").join("sent")).unwrap();

@@ -38,7 +38,8 @@ case $2 in
     echo "$1" >> "$base/scripts"
     cat > "$machine/sent"
     printf 'fact\twireguard\t%s=\n' "$(printf '%-32s' "$1" | base64 | cut -c 1-43)"
-    printf 'fact\tcertificate\tMIIB\n'
+    printf 'fact\tcertificate\t%s\n' "$(cat "$machine/certificate" 2> /dev/null || echo MIIB)"
+    printf 'fact\trenewal\t%s\n' "$(cat "$machine/renewal" 2> /dev/null || echo none)"
     printf 'fact\trows\tno\n'
     printf 'step\tchanged\tpackages\t\n'
     [ ! -e "$base/endless" ] || exec sleep 600

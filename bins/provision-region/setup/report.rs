@@ -43,6 +43,7 @@ pub(crate) fn of(mut report: Report, again: &str, outcome: &Outcome) -> Report {
                 servers.push(json!({ "server": one.host, "step": "first-session", "state": state, "why": text }));
                 ends.extend(met.as_ref().err().map(|error| unmet(&one.host, error)));
             }
+            What::Waits(text) => report.findings.push(notice(&one.host, text)),
             What::Unlabelled(stopped) => ends.push(provider(&one.host, stopped)),
             What::Unsaid(what) => ends.push(End {
                 verdict: Verdict::Pause,
@@ -81,10 +82,9 @@ pub(crate) fn of(mut report: Report, again: &str, outcome: &Outcome) -> Report {
                     }
                 }
                 let notes = applied.notes.iter().chain(missing);
-                report.findings.extend(notes.map(|text| Finding {
-                    level: Level::Notice,
-                    text: format!("{}: {text}", one.host),
-                }));
+                report
+                    .findings
+                    .extend(notes.map(|text| notice(&one.host, text)));
                 if let Some(mut end) = ending(&one.host, applied, steps) {
                     if *related && end.verdict != Verdict::Refused {
                         end.text = format!("{}; this region is not told to it yet", end.text);
@@ -111,9 +111,11 @@ pub(crate) fn of(mut report: Report, again: &str, outcome: &Outcome) -> Report {
     let worst = ends.into_iter().max_by_key(|end| weight(end.verdict));
     match worst {
         None => {
-            let waits = did
-                .iter()
-                .any(|one| matches!(&one.what, What::Ran { missing, .. } if !missing.is_empty()));
+            let waits = did.iter().any(|one| match &one.what {
+                What::Ran { missing, .. } => !missing.is_empty(),
+                What::Waits(_) => true,
+                _ => false,
+            });
             report.summary = match waits {
                 false => format!(
                     "{} Every server of it is set up, and its parts are healthy.",
@@ -146,6 +148,13 @@ pub(crate) fn of(mut report: Report, again: &str, outcome: &Outcome) -> Report {
         }
     }
     report
+}
+
+fn notice(host: &str, text: &str) -> Finding {
+    Finding {
+        level: Level::Notice,
+        text: format!("{host}: {text}"),
+    }
 }
 
 fn row(host: &str, step: &str, state: &str, why: &str) -> Vec<String> {

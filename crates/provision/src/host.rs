@@ -17,7 +17,7 @@ pub use api::Api;
 pub use backup::Backup;
 pub use bouncer::{Bouncer, Upstream};
 pub use mesh::{Mesh, Peer};
-pub use postgres::{Account, AccountKind, Database, Part, Replica};
+pub use postgres::{Account, AccountKind, Database, Part, Replica, from_pem, pem};
 pub use redis::Redis;
 pub use system::{Opening, Source, System, Transport};
 
@@ -73,6 +73,12 @@ pub fn keys(server: &Server) -> Vec<Step> {
     let database = server.database.iter();
     steps.extend(database.flat_map(|database| postgres::keys(database, server.mesh.as_ref())));
     steps
+}
+
+/// The steps that let the next certificate of a node take over. Nothing for a server without one.
+pub fn renewal(server: &Server) -> Vec<Step> {
+    let database = server.database.iter();
+    database.flat_map(postgres::renewal).collect()
 }
 
 fn look(name: &'static str, reason: &'static str, shell: &str) -> Step {

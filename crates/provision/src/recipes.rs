@@ -34,6 +34,8 @@ pub struct Machine {
     pub wireguard: Option<String>,
     /// The fact of that name.
     pub certificate: Option<String>,
+    /// Whether its next certificate is to take over.
+    pub renews: bool,
     /// Whether it has a Postgres with rows; `None`: nobody has asked it.
     pub rows: Option<bool>,
     /// Whether it has had its first session.
@@ -119,6 +121,7 @@ pub fn machines(product: &str, inventories: &[&Inventory]) -> Vec<Machine> {
                     .get(WIREGUARD)
                     .and_then(|key| wireguard_key(key)),
                 certificate: None,
+                renews: false,
                 rows: None,
                 settled: found.labels.contains_key(FINAL_KEY)
                     && !found.labels.contains_key(HOST_KEY),
@@ -268,8 +271,9 @@ impl Facts<'_> {
                 first: false,
                 standbys: Vec::new(),
                 known: Vec::new(),
-                sync: None,
-                backup_begins: false,
+                sync: 0,
+                complete: false,
+                last: false,
             };
             server.database = Some(self.node(machine, cluster, node, logins, part));
         }
@@ -414,8 +418,9 @@ impl Facts<'_> {
                     .iter()
                     .map(|node| node.name.clone())
                     .collect(),
-                sync: (phase == Phase::Synchronous && all).then_some(cluster.sync),
-                backup_begins: phase == Phase::Synchronous,
+                sync: cluster.sync,
+                complete: all,
+                last: phase == Phase::Synchronous,
             }
         } else {
             if phase == Phase::Peers {

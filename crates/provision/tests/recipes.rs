@@ -80,6 +80,7 @@ fn machines(topology: &Topology, regions: &[&str]) -> Vec<Machine> {
                 address: [203, 0, 113, number].into(),
                 wireguard: Some(format!("key of {}", wanted.name)),
                 certificate: Some(format!("certificate of {}", wanted.name)),
+                renews: false,
                 rows: Some(true),
                 settled: true,
                 volume: (server.role == Role::Database).then_some(7),
@@ -282,17 +283,24 @@ fn a_primary_waits_for_its_standbys_in_the_last_phase_only_and_only_for_all_of_t
         let recipe = facts(&topology, machines, &logins).recipe(find(machines, "eu-1"), phase);
         (recipe.server.database.unwrap(), recipe.missing)
     };
-    for (phase, expected) in [
-        (Phase::Peers, None),
-        (Phase::Whole, None),
-        (Phase::Synchronous, Some(1)),
+    for (phase, is_last) in [
+        (Phase::Peers, false),
+        (Phase::Whole, false),
+        (Phase::Synchronous, true),
     ] {
         let (database, missing) = part(&machines, phase);
         assert_eq!(missing, Vec::<String>::new());
-        let Part::Primary { standbys, sync, .. } = database.part else {
+        let Part::Primary {
+            standbys,
+            sync,
+            complete,
+            last,
+            ..
+        } = database.part
+        else {
             panic!("no primary");
         };
-        assert_eq!(sync, expected, "{phase:?}");
+        assert_eq!((sync, complete, last), (1, true, is_last), "{phase:?}");
         let nodes: Vec<&str> = standbys.iter().map(|one| one.node.as_str()).collect();
         assert_eq!(nodes, ["eu-nbg", "eu-hel"]);
         assert_eq!(standbys[0].address, mesh::address("shop", "shop-eu-nbg"));
@@ -306,10 +314,13 @@ fn a_primary_waits_for_its_standbys_in_the_last_phase_only_and_only_for_all_of_t
     (hel.certificate, hel.settled) = (None, false);
     let (database, missing) = part(&machines, Phase::Synchronous);
     assert_eq!(missing, ["standby `eu-hel` is not there yet"]);
-    let Part::Primary { standbys, sync, .. } = database.part else {
+    let Part::Primary {
+        standbys, complete, ..
+    } = database.part
+    else {
         panic!("no primary");
     };
-    assert_eq!((standbys.len(), sync), (1, None));
+    assert_eq!((standbys.len(), complete), (1, false));
 }
 
 #[test]
@@ -514,8 +525,8 @@ fn every_node_of_a_cluster_gets_its_backup_and_no_node_of_another_one() {
             let wanted = (database.cluster == "us").then_some(&backup);
             assert_eq!(database.backup.as_ref(), wanted, "{}", machine.host);
             // It may take hours: standbys and firewalls do not wait for it.
-            if let Part::Primary { backup_begins, .. } = database.part {
-                assert_eq!(backup_begins, phase == Phase::Synchronous);
+            if let Part::Primary { last, .. } = database.part {
+                assert_eq!(last, phase == Phase::Synchronous);
             }
             seen += 1;
         }

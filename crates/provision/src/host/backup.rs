@@ -200,11 +200,7 @@ pub(super) fn running(part: &Part, cluster: &str) -> Vec<Step> {
             ],
         ),
     ];
-    if let Part::Primary {
-        backup_begins: true,
-        ..
-    } = part
-    {
+    if let Part::Primary { last: true, .. } = part {
         steps.push(tool(
             "backup-begun",
             "what is written arrives there, and there is a first backup",
@@ -221,13 +217,7 @@ pub(super) fn running(part: &Part, cluster: &str) -> Vec<Step> {
         ));
     }
     // Before there can be a backup there is nothing to say of it.
-    if !matches!(
-        part,
-        Part::Primary {
-            backup_begins: false,
-            ..
-        }
-    ) {
+    if !matches!(part, Part::Primary { last: false, .. }) {
         steps.push(look(
             "backup-notes",
             "what only a person decides",

@@ -52,12 +52,15 @@ pub(super) fn steps(bouncer: &Bouncer) -> Vec<Step> {
         let line = |verb| format!("{TOOL} {verb}");
         command(name, reason, line(check), line(apply), after)
     };
-    let server = format!("account={}\nport={PORT}\n", bouncer.account);
+    let server = format!(
+        "account={}\ndatabase={}\nport={PORT}\n",
+        bouncer.account, bouncer.database
+    );
     vec![
         packages(
             "bouncer-packages",
             "the distribution's PgBouncer gets its security updates",
-            &["pgbouncer"],
+            &["pgbouncer", "postgresql-client"],
         ),
         text(
             "bouncer-tool",
@@ -112,6 +115,13 @@ pub(super) fn steps(bouncer: &Bouncer) -> Vec<Step> {
                 "bouncer-prepared",
                 "bouncer-users",
             ],
+        ),
+        tool(
+            "bouncer-logins",
+            "the product gets through to the nodes",
+            "logins_so \"$staged\"",
+            "log_in \"$staged\"",
+            &[],
         ),
         look(
             "bouncer-notes",

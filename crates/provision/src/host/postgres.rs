@@ -15,9 +15,10 @@ use super::{command, file, look, packages, text};
 use crate::script::quoted;
 use crate::step::{Action, Fact, Step};
 
-pub(super) use config::pem;
+pub use config::{from_pem, pem};
 
 const TOOL: &str = "/usr/local/lib/regionwise/postgres";
+const CERTIFICATES: &str = "/usr/local/lib/regionwise/certificate";
 /// Files of ours. Postgres reads them, so its group may.
 const SETTINGS: &str = "/etc/regionwise/postgres";
 const KEY: &str = "/etc/regionwise/postgres/server.key";
@@ -58,10 +59,13 @@ pub enum Part {
         standbys: Vec<Replica>,
         /// Every standby that the cluster is to have, also one that is not there: only of others nobody waits any more.
         known: Vec<String>,
-        /// `Some(n)`: n of them must confirm a commit, from the moment on at which all stream; `None` leaves it as it is.
-        sync: Option<u32>,
-        /// Whether the first backup is made and proven now: that may take hours, so it is the last thing in a run.
-        backup_begins: bool,
+        /// So many of them must confirm a commit. 0: none.
+        sync: u32,
+        /// Whether all of them are there: before, commits wait as they did.
+        complete: bool,
+        /// Whether this is its last time in a run: now commits begin to wait, and the first backup is made and proven, which may
+        /// take hours.
+        last: bool,
     },
     Standby {
         primary: Replica,
@@ -76,7 +80,8 @@ pub struct Replica {
     pub server: String,
     /// In the mesh.
     pub address: Ipv6Addr,
-    /// As its fact `certificate` says it: DER in base64, on one line. `None`: nobody has asked it yet.
+    /// As its fact `certificate` says it: DER in base64; with a space between, the next one, too. `None`: nobody has asked it
+    /// yet.
     pub certificate: Option<String>,
 }
 
@@ -115,21 +120,24 @@ pub(super) fn keys(database: &Database, mesh: Option<&Mesh>) -> Vec<Step> {
             0o644,
             config::certificate(node, mesh),
         ),
-        command(
+        text(
+            "database-certificate-tool",
+            "what lies there is looked at there",
+            CERTIFICATES,
+            0o755,
+            include_str!("postgres/certificate.sh"),
+        ),
+        certificate(
             "database-key",
             "a private key that was never elsewhere cannot be taken there",
-            format!(
-                "[ \"$(openssl x509 -noout -subject -nameopt multiline -in {CERTIFICATE} | sed -n 's/ *commonName *= //p')\" = {node} ] \\\n  \
-                 && [ \"$(openssl x509 -noout -pubkey -in {CERTIFICATE})\" = \"$(openssl pkey -pubout -in {KEY})\" ] \\\n  \
-                 && [ \"$(stat -c '%U' {KEY})\" = root ] && [ $(( 0$(stat -c '%a' {KEY}) & 037 )) = 0 ]"
-            ),
-            // A client that checks the password against the certificate (SCRAM with channel binding) cannot use ed25519.
-            format!(
-                "( umask 077 && openssl req -x509 -config {SETTINGS}/certificate.conf -newkey ec -pkeyopt ec_paramgen_curve:P-256 \\\n    \
-                 -nodes -sha256 -days 3650 -keyout {KEY}.new -out {CERTIFICATE}.new ) \\\n  \
-                 && chmod 644 {CERTIFICATE}.new && mv {KEY}.new {KEY} && mv {CERTIFICATE}.new {CERTIFICATE} && sync"
-            ),
-            &[],
+            &format!("own_so {node}"),
+            &format!("own {node}"),
+        ),
+        certificate(
+            "database-next-key",
+            "the others trust the next certificate long before this one ends",
+            &format!("next_so {node}"),
+            &format!("make_next {node}"),
         ),
         Step {
             name: "database-rows",
@@ -143,15 +151,59 @@ pub(super) fn keys(database: &Database, mesh: Option<&Mesh>) -> Vec<Step> {
             guard: None,
         },
         Step {
+            name: "database-renewal",
+            reason: "it takes over when all others have it",
+            action: Action::Fact(Fact {
+                fact: "renewal",
+                shell: format!("{CERTIFICATES} renewal {node}"),
+            }),
+            guard: None,
+        },
+        Step {
             name: "database-certificate",
-            reason: "the other nodes trust exactly this one",
+            reason: "the other nodes trust exactly this one, and the next one before it is shown",
             action: Action::Fact(Fact {
                 fact: "certificate",
-                shell: format!("openssl x509 -in {CERTIFICATE} -outform DER | base64 -w 0"),
+                shell: format!("{CERTIFICATES} trusted {node}"),
             }),
             guard: None,
         },
     ]
+}
+
+/// The next certificate takes over: only when all who speak to this node were told of it.
+pub(super) fn renewal(database: &Database) -> Vec<Step> {
+    let node = &database.node;
+    vec![
+        certificate(
+            "database-renewed",
+            "a certificate ends, and its node must not",
+            &format!("taken_so {node}"),
+            &format!("take {node}"),
+        ),
+        reload(),
+        shown(),
+    ]
+}
+
+fn certificate(name: &'static str, reason: &'static str, check: &str, apply: &str) -> Step {
+    command(
+        name,
+        reason,
+        format!("{CERTIFICATES} {check}"),
+        format!("{CERTIFICATES} {apply}"),
+        &[],
+    )
+}
+
+/// Postgres keeps the old one when it cannot read the new one, and says so in its log only.
+fn shown() -> Step {
+    certificate(
+        "database-shown",
+        "what it shows is what the others trust",
+        "shown_so",
+        "shown_so",
+    )
 }
 
 pub(super) fn steps(database: &Database, mesh: Option<&Mesh>) -> Vec<Step> {
@@ -180,9 +232,23 @@ pub(super) fn steps(database: &Database, mesh: Option<&Mesh>) -> Vec<Step> {
     }
     steps.extend(cluster(&database.part));
     match &database.part {
-        Part::Primary { standbys, sync, .. } => {
-            let names = sync.map(|count| config::sync_names(count, standbys));
+        Part::Primary {
+            standbys,
+            sync,
+            complete,
+            last,
+            ..
+        } => {
+            let begins = *last && *complete;
+            let names = begins.then(|| config::sync_names(*sync, standbys));
             steps.extend(primary(names.as_deref()));
+            if *last {
+                steps.push(look(
+                    "database-votes",
+                    "with fewer, the loss of this server may be the loss of a commit",
+                    &format!("{TOOL} votes {sync}"),
+                ));
+            }
         }
         Part::Standby { .. } => steps.extend(standby()),
     }
@@ -200,7 +266,7 @@ pub(super) fn steps(database: &Database, mesh: Option<&Mesh>) -> Vec<Step> {
     steps.push(look(
         "database-notes",
         "what only a person decides",
-        &format!("{TOOL} notes"),
+        &format!("{TOOL} notes && {CERTIFICATES} notes {}", database.node),
     ));
     steps
 }
@@ -382,7 +448,13 @@ fn cluster(part: &Part) -> Vec<Step> {
             &[],
         ));
     }
-    steps.push(tool(
+    steps.push(reload());
+    steps.push(shown());
+    steps
+}
+
+fn reload() -> Step {
+    tool(
         "database-reload",
         "it has read what the files say, and takes it",
         "configured_so",
@@ -396,8 +468,7 @@ fn cluster(part: &Part) -> Vec<Step> {
             "database-key",
             "database-departed",
         ],
-    ));
-    steps
+    )
 }
 
 /// The names come as an argument, not as a file: leaving them as they are must change nothing.

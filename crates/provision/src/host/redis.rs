@@ -83,6 +83,13 @@ pub(super) fn steps(redis: &Redis) -> Vec<Step> {
             "run",
             &[],
         ),
+        tool(
+            "redis-logins",
+            "whom it lets in is whom the file names, and nobody else",
+            "logins_so \"$staged\"",
+            "load_users \"$staged\"",
+            &[],
+        ),
         look(
             "redis-notes",
             "what only a person decides",

@@ -1,3 +1,6 @@
+mod backup;
+mod database;
+
 use std::collections::BTreeSet;
 
 use super::*;
@@ -37,11 +40,9 @@ fn mesh() -> Mesh {
 }
 
 fn database() -> Database {
-    let replica = |node: &str, certificate: Option<&str>| Replica {
-        node: node.to_owned(),
-        server: format!("shop-{node}"),
-        address: mesh::address("shop", &format!("shop-{node}")),
-        certificate: certificate.map(str::to_owned),
+    let unasked = Replica {
+        certificate: None,
+        ..replica("eu-3")
     };
     let account = |name: &str, kind| Account {
         name: name.to_owned(),
@@ -52,10 +53,11 @@ fn database() -> Database {
         node: "eu-1".to_owned(),
         part: Part::Primary {
             first: true,
-            standbys: vec![replica("eu-2", Some("TUlJ")), replica("eu-3", None)],
+            standbys: vec![replica("eu-2"), unasked],
             known: ["eu-2", "eu-3"].map(str::to_owned).to_vec(),
-            sync: Some(1),
-            backup_begins: true,
+            sync: 1,
+            complete: true,
+            last: true,
         },
         volume: Some(4711),
         database: "shop".to_owned(),
@@ -97,14 +99,18 @@ fn bouncer() -> Bouncer {
     }
 }
 
+fn replica(node: &str) -> Replica {
+    Replica {
+        node: node.to_owned(),
+        server: format!("shop-{node}"),
+        address: mesh::address("shop", &format!("shop-{node}")),
+        certificate: Some("TUlJ".to_owned()),
+    }
+}
+
 /// The same cluster as its second node sees it.
 fn standby() -> Database {
-    let primary = Replica {
-        node: "eu-1".to_owned(),
-        server: "shop-eu-1".to_owned(),
-        address: mesh::address("shop", "shop-eu-1"),
-        certificate: Some("TUlJ".to_owned()),
-    };
+    let primary = replica("eu-1");
     Database {
         node: "eu-2".to_owned(),
         part: Part::Standby { primary },
@@ -370,314 +376,6 @@ AllowedIPs = {third}/128
     assert!(render(&steps).matches("PrivateKey").count() == program.matches("PrivateKey").count());
 }
 
-#[test]
-fn every_login_is_named_and_everybody_else_is_rejected() {
-    let steps = steps(&server());
-    let [second, third] = ["shop-eu-2", "shop-eu-3"].map(|peer| mesh::address("shop", peer));
-    let wanted = format!(
-        "# Written by provision-region.
-local all postgres peer
-hostssl replication replica_eu_2 {second}/128 cert map=regionwise
-hostssl replication replica_eu_3 {third}/128 cert map=regionwise
-host \"shop\" \"regionwise_lag\" 127.0.0.1/32 scram-sha-256
-host \"shop\" \"regionwise_lag\" ::1/128 scram-sha-256
-hostssl \"shop\" \"regionwise_lag\" 10.64.0.0/24 scram-sha-256
-host \"shop\" \"shop\" 127.0.0.1/32 scram-sha-256
-host \"shop\" \"shop\" ::1/128 scram-sha-256
-hostssl \"shop\" \"shop\" 10.64.0.0/24 scram-sha-256
-local replication all reject
-local all all reject
-host replication all all reject
-host all all all reject
-"
-    );
-    assert_eq!(file(&steps, "database-logins"), wanted);
-    let names = file(&steps, "database-names");
-    assert!(
-        names.ends_with("regionwise \"eu-2\" replica_eu_2\nregionwise \"eu-3\" replica_eu_3\n"),
-        "{names}"
-    );
-}
-
-#[test]
-fn a_standby_lets_nobody_receive_and_streams_from_the_pinned_primary_alone() {
-    let steps = steps(&Server {
-        database: Some(standby()),
-        ..server()
-    });
-    assert!(!file(&steps, "database-logins").contains("cert"));
-    let config = file(&steps, "database-config");
-    let primary = mesh::address("shop", "shop-eu-1");
-    for words in [
-        &format!(
-            "primary_conninfo = 'host={primary} port=5432 user=replica_eu_2 application_name=eu-2 sslmode=verify-ca"
-        ),
-        "sslrootcert=/etc/regionwise/postgres/primary.crt",
-        "primary_slot_name = 'replica_eu_2'",
-    ] {
-        assert!(config.contains(words), "{words}: {config}");
-    }
-    assert_eq!(
-        file(&steps, "database-primary"),
-        "-----BEGIN CERTIFICATE-----\nTUlJ\n-----END CERTIFICATE-----\n"
-    );
-    // Accounts come from the primary, and only it knows who must confirm.
-    for absent in ["database-accounts", "database-replicas", "database-sync"] {
-        assert!(steps.iter().all(|step| step.name != absent), "{absent}");
-    }
-}
-
-#[test]
-fn whether_commits_wait_changes_one_step_and_no_file() {
-    let with = |sync| {
-        let Part::Primary { standbys, .. } = database().part else {
-            panic!("it is the primary");
-        };
-        steps(&Server {
-            database: Some(Database {
-                part: Part::Primary {
-                    first: true,
-                    standbys,
-                    known: Vec::new(),
-                    sync,
-                    backup_begins: true,
-                },
-                ..database()
-            }),
-            ..server()
-        })
-    };
-    let apply = |steps: &[Step]| {
-        let sync = steps.iter().find(|step| step.name == "database-sync")?;
-        let Action::Command(command) = &sync.action else {
-            panic!("it is a command");
-        };
-        Some(command.apply.clone())
-    };
-    let tool = "/usr/local/lib/regionwise/postgres set_sync";
-    assert_eq!(
-        apply(&with(Some(1))),
-        Some(format!("{tool} 'ANY 1 (\"eu-2\", \"eu-3\")'"))
-    );
-    assert_eq!(apply(&with(Some(0))), Some(format!("{tool} ''")));
-    let mut some = with(Some(1));
-    some.retain(|step| step.name != "database-sync");
-    assert_eq!(with(None), some);
-}
-
-#[test]
-fn the_keys_come_without_any_peer_and_are_the_first_of_the_same_steps() {
-    let keys = keys(&server());
-    let all = steps(&server());
-    assert!(keys.iter().all(|step| all.contains(step)));
-    let facts: Vec<&str> = keys
-        .iter()
-        .filter_map(|step| match &step.action {
-            Action::Fact(fact) => Some(fact.fact),
-            _ => None,
-        })
-        .collect();
-    assert_eq!(facts, ["wireguard", "rows", "certificate"]);
-    let nobody = Mesh {
-        peers: Vec::new(),
-        ..mesh()
-    };
-    let alone = Server {
-        mesh: Some(nobody),
-        ..server()
-    };
-    assert_eq!(super::keys(&alone), keys);
-}
-
-#[test]
-fn redis_and_pgbouncer_listen_where_they_are_asked_and_let_nobody_in_without_a_password() {
-    let steps = steps(&server());
-    let config = file(&steps, "redis-config");
-    assert!(
-        config.contains("bind 127.0.0.1 ::1 10.64.0.2\n"),
-        "{config}"
-    );
-    assert!(
-        config.contains("aclfile /etc/regionwise/redis/users.acl\n"),
-        "{config}"
-    );
-    let config = file(&steps, "bouncer-config");
-    for words in [
-        "listen_addr = 127.0.0.1\nlisten_port = 6432\n",
-        "shop = host=127.0.0.1 port=5432 dbname=shop\n",
-        "shop_read = host=fd00::2 port=5432 dbname=shop\n",
-        "auth_type = scram-sha-256\n",
-        "server_tls_sslmode = verify-ca\n",
-        "pool_mode = transaction\n",
-    ] {
-        assert!(config.contains(words), "{words}: {config}");
-    }
-}
-
-#[test]
-fn a_host_speaks_to_the_two_nodes_that_it_knows_and_names_each_once() {
-    let pem = |node: &str, line: &str| {
-        format!("# {node}\n-----BEGIN CERTIFICATE-----\n{line}\n-----END CERTIFICATE-----\n")
-    };
-    let both = steps(&server());
-    let wanted = pem("eu-1", "TUlJ") + &pem("eu-2", "TUlK");
-    assert_eq!(file(&both, "bouncer-nodes"), wanted);
-    let one = steps(&Server {
-        bouncer: Some(Bouncer {
-            read: bouncer().write,
-            ..bouncer()
-        }),
-        ..server()
-    });
-    assert_eq!(file(&one, "bouncer-nodes"), pem("eu-1", "TUlJ"));
-}
-
 fn place(steps: &[Step], name: &str) -> Option<usize> {
     steps.iter().position(|step| step.name == name)
-}
-
-#[test]
-fn a_backup_is_encrypted_goes_to_its_own_store_and_no_secret_is_in_any_step() {
-    let secrets = Backup::secrets("AKIA-1", "hunter2-secret", "hunter2-passphrase");
-    let steps = steps(&server());
-    let config = file(&steps, "backup-config");
-    for words in [
-        "repo1-cipher-type=aes-256-cbc\n",
-        "repo1-s3-endpoint=s3.example\nrepo1-storage-port=9000\nrepo1-s3-bucket=shop-eu-backup\nrepo1-s3-region=hel1\n",
-        "repo1-storage-ca-file=/etc/regionwise/backup/authority.pem\n",
-        "repo1-retention-full-type=time\nrepo1-retention-full=30\n",
-        "\n[eu]\n",
-    ] {
-        assert!(config.contains(words), "{words}: {config}");
-    }
-    let script = render(&steps);
-    let names = secrets.lines().filter_map(|line| line.split_once('='));
-    for (name, value) in names {
-        assert!(!config.contains(name), "{name}");
-        assert!(!script.contains(value), "{value}");
-    }
-    assert!(script.contains("secrets_so \"$staged\""));
-    let public = Backup {
-        port: 443,
-        authority: None,
-        ..backup()
-    };
-    let steps = super::steps(&Server {
-        database: Some(Database {
-            backup: Some(public),
-            ..database()
-        }),
-        ..server()
-    });
-    assert!(place(&steps, "backup-authority").is_none());
-    assert!(!file(&steps, "backup-config").contains("ca-file"));
-    assert_eq!(
-        file(&steps, "backup-settings"),
-        "repository='bucket shop-eu-backup at https://s3.example'\n"
-    );
-}
-
-#[test]
-fn a_lost_cluster_is_looked_for_before_a_new_one_is_made_and_the_first_backup_is_proven() {
-    let steps = steps(&server());
-    let order = [
-        "backup-secrets",
-        "database-volume",
-        "backup-sizes",
-        "backup-place",
-        "database-cluster",
-        "database-accounts",
-        "backup-timers",
-        "backup-begun",
-        "backup-proven",
-        "backup-notes",
-    ];
-    let places: Vec<Option<usize>> = order.iter().map(|name| place(&steps, name)).collect();
-    assert!(places.iter().all(Option::is_some), "{places:?}");
-    assert!(places.is_sorted(), "{places:?}");
-}
-
-#[test]
-fn a_backup_is_tried_again_and_a_proof_only_where_it_could_not_begin() {
-    let steps = steps(&server());
-    let again = "RestartPreventExitStatus=1\n";
-    assert!(!file(&steps, "backup-unit").contains(again));
-    assert!(file(&steps, "backup-proof-unit").contains(again));
-}
-
-#[test]
-fn a_standby_has_all_that_a_primary_needs_and_makes_no_backup() {
-    let primary = steps(&server());
-    let standby = steps(&Server {
-        database: Some(standby()),
-        ..server()
-    });
-    for shared in ["backup-config", "backup-settings", "backup-tool"] {
-        assert_eq!(file(&standby, shared), file(&primary, shared), "{shared}");
-    }
-    for shared in ["backup-timers", "backup-notes"] {
-        assert!(place(&standby, shared).is_some(), "{shared}");
-    }
-    for absent in ["backup-place", "backup-begun", "backup-proven"] {
-        assert!(place(&standby, absent).is_none(), "{absent}");
-    }
-}
-
-#[test]
-fn of_a_primary_whose_backups_begin_later_nothing_is_said_yet() {
-    let Part::Primary {
-        standbys,
-        known,
-        first,
-        sync,
-        ..
-    } = database().part
-    else {
-        panic!("it is the primary");
-    };
-    let part = Part::Primary {
-        first,
-        standbys,
-        known,
-        backup_begins: false,
-        sync,
-    };
-    let later = steps(&Server {
-        database: Some(Database { part, ..database() }),
-        ..server()
-    });
-    assert!(place(&later, "backup-timers").is_some());
-    for absent in ["backup-begun", "backup-proven", "backup-notes"] {
-        assert!(place(&later, absent).is_none(), "{absent}");
-    }
-}
-
-#[test]
-fn a_cluster_archives_from_its_birth_and_without_a_backup_to_nowhere() {
-    let with = steps(&server());
-    let config = file(&with, "database-config");
-    assert!(
-        config.contains("archive_mode = on\narchive_command = 'pgbackrest --config="),
-        "{config}"
-    );
-    assert!(config.contains("--stanza=eu archive-push %p'\narchive_timeout = '60s'\n"));
-    let without = steps(&Server {
-        database: Some(Database {
-            backup: None,
-            ..database()
-        }),
-        ..server()
-    });
-    let config = file(&without, "database-config");
-    assert!(
-        config
-            .contains("archive_mode = on\narchive_command = '/bin/true'\narchive_timeout = '0s'\n"),
-        "{config}"
-    );
-    let backup: Vec<&str> = without
-        .iter()
-        .map(|step| step.name)
-        .filter(|name| name.starts_with("backup-"))
-        .collect();
-    assert_eq!(backup, ["backup-off"]);
 }

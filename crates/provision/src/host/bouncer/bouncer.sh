@@ -90,12 +90,28 @@ run() {
   die "PgBouncer does not listen: $(journalctl -q -n 3 -o cat -u "$unit")"
 }
 
+# PgBouncer listens also where nobody is behind it, and it answers with what it knew a moment ago.
+logins_so() {
+  for name in "$database" "${database}_read"; do
+    said=$(PGPASSWORD=$(head -n 1 "$staged/password-$account") PGCONNECT_TIMEOUT=10 \
+      timeout 30 psql -X -q -A -t -w -h 127.0.0.1 -p "$port" -U "$account" -d "$name" -c 'SELECT 1' 2>&1) || return 1
+  done
+}
+
+log_in() {
+  for _ in 1 2 3; do
+    ! logins_so || return 0
+    sleep 2
+  done
+  die "$account does not get through PgBouncer to $name: $(echo "${said:-no answer within 30 s}" | tail -n 1); $(journalctl -q -n 2 -o cat -u "$unit" | tr '\n' ' ')"
+}
+
 notes() {
   prepares || echo "PgBouncer $(version | tr ' ' .) forgets prepared statements between transactions: let the driver not prepare, or connect to Postgres itself"
 }
 
 case ${1:-} in
-  users_so | set_users | prepared_so | set_prepared | running_so | run | note_loaded) "$1" ;;
+  users_so | set_users | prepared_so | set_prepared | running_so | run | logins_so | log_in | note_loaded) "$1" ;;
   notes) notes || exit 1 ;;
   *)
     echo 'bouncer: no such verb' >&2

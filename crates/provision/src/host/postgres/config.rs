@@ -29,18 +29,31 @@ subjectAltName = DNS:{node}, DNS:localhost, IP:127.0.0.1, IP:::1{mesh}
     )
 }
 
-/// One line of base64 as PEM.
-pub(in crate::host) fn pem(certificate: &str) -> String {
-    let mut text = String::from("-----BEGIN CERTIFICATE-----\n");
-    let mut rest = certificate;
-    while !rest.is_empty() {
-        let (line, after) = rest.split_at_checked(64).unwrap_or((rest, ""));
-        text.push_str(line);
-        text.push('\n');
-        rest = after;
+/// The fact `certificate` as PEM: each of its words is the base64 of one.
+pub fn pem(certificates: &str) -> String {
+    let mut text = String::new();
+    for certificate in certificates.split(' ') {
+        text.push_str("-----BEGIN CERTIFICATE-----\n");
+        let mut rest = certificate;
+        while !rest.is_empty() {
+            let (line, after) = rest.split_at_checked(64).unwrap_or((rest, ""));
+            text.push_str(line);
+            text.push('\n');
+            rest = after;
+        }
+        text.push_str("-----END CERTIFICATE-----\n");
     }
-    text.push_str("-----END CERTIFICATE-----\n");
     text
+}
+
+/// What [`pem`] wrote, as the fact was; `None`: there is no certificate in it.
+pub fn from_pem(text: &str) -> Option<String> {
+    let blocks = text.split("-----BEGIN CERTIFICATE-----").skip(1);
+    let words = blocks.filter_map(|block| block.split_once("-----END CERTIFICATE-----"));
+    let words: Vec<String> = words
+        .map(|(word, _)| word.split_whitespace().collect())
+        .collect();
+    Some(words.join(" ")).filter(|text| !text.is_empty())
 }
 
 fn others(database: &Database) -> &[Replica] {

@@ -3,7 +3,7 @@
 # Written by provision-region. One Postgres node, as /etc/regionwise/postgres/node says it. What ends in _made or _so is a
 # question that changes nothing. Never makes a cluster in a place where anything is, and never restarts one.
 #
-#   postgres VERB [DIRECTORY OF STAGED FILES, OR NAMES FOR sync, OR first FOR make_cluster]
+#   postgres VERB [DIRECTORY OF STAGED FILES, OR NAMES FOR sync, OR first FOR make_cluster, OR A NUMBER FOR votes]
 set -u
 umask 022
 export LC_ALL=C
@@ -16,6 +16,7 @@ loaded=/run/regionwise/postgres-loaded
 staged=${2:-}
 sync=${2:-}
 first=${2:-}
+count=${2:-}
 
 die() {
   echo "$1"
@@ -379,6 +380,14 @@ set_sync() {
   configure > /dev/null && within 10 sync_so
 }
 
+# Fewer than wanted, for example from the hour on in which a new standby takes the place of an old one. Asked last in a run.
+votes() {
+  names=$(value "SELECT setting FROM pg_settings WHERE name = 'synchronous_standby_names'") || exit 1
+  number=$(echo "$names" | sed -n 's/^ANY \([0-9]*\) .*/\1/p')
+  [ "${number:-0}" -ge "$count" ] \
+    || echo "commits wait for ${number:-0} standbys, and $count are wanted: set this server up again when all of $known stream"
+}
+
 ## What a standby has
 
 streams_so() {
@@ -433,7 +442,7 @@ notes() {
 case ${1:-} in
   volume_made | make_volume | sizes_so | set_sizes | cluster_made | make_cluster | running_so | run | configured_so | configure | note_loaded \
     | replicas_so | make_replicas | accounts_so | make_accounts | departed_so | forget_departed | sync_so | set_sync | streams_so | stream \
-    | collations_so | place | notes)
+    | collations_so | votes | place | notes)
     "$1"
     ;;
   *)

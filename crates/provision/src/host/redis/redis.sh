@@ -89,6 +89,28 @@ run() {
   die "Redis does not answer: $(journalctl -q -n 3 -o cat -u "$unit")"
 }
 
+as_account() {
+  REDISCLI_AUTH=$(head -n 1 "$staged/redis-password") redis-cli --no-auth-warning --user "$account" -h 127.0.0.1 "$@" 2>&1
+}
+
+# Somebody may have changed the users of the one that runs: no file says it.
+logins_so() {
+  [ "$(as_admin ACL USERS | tr -d '\r' | sort)" = "$(printf '%s\n' default regionwise "$account" | sort)" ] \
+    && [ "$(as_account PING)" = PONG ] || return 1
+  case $(as_account CONFIG GET dir) in NOPERM*) ;; *) return 1 ;; esac
+  case $(redis-cli -h 127.0.0.1 PING 2>&1) in NOAUTH*) ;; *) return 1 ;; esac
+}
+
+load_users() {
+  # It says LOADING while it reads its data after a start.
+  for _ in 1 2 3 4 5 6 7 8 9 10; do
+    said=$(as_admin ACL LOAD)
+    ! logins_so || return 0
+    sleep 1
+  done
+  die "Redis lets in others than $account: ACL LOAD said $said, $account is told $(as_account PING)"
+}
+
 # What the file says and the one that runs does not do yet.
 notes() {
   while read -r name wanted; do
@@ -102,7 +124,7 @@ notes() {
 }
 
 case ${1:-} in
-  users_so | set_users | sizes_so | set_sizes | running_so | run | notes) "$1" ;;
+  users_so | set_users | sizes_so | set_sizes | running_so | run | logins_so | load_users | notes) "$1" ;;
   *)
     echo 'redis: no such verb' >&2
     exit 2
