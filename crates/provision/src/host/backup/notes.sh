@@ -73,6 +73,8 @@ backup_notes() {
 }
 
 notes() {
+  # Somebody waits for the end of the run, and a repository that can be seen is seen in a second.
+  patience=90
   if seen=$(see); then
     eval "$seen"
     is_standby || backup_notes
