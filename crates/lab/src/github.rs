@@ -22,6 +22,8 @@ use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 use tokio::time::sleep;
 
+use crate::fault::befalls;
+
 pub use repository::{Deployment, Environment, Issue, Repository};
 
 /// A GitHub with one repository.
@@ -58,14 +60,7 @@ pub struct Seen {
 }
 
 /// What goes wrong with the next requests of a kind.
-pub struct Fault {
-    method: &'static str,
-    path_ends: &'static str,
-    /// So many requests go well before.
-    after: usize,
-    times: usize,
-    kind: Kind,
-}
+pub type Fault = crate::fault::Fault<Kind>;
 
 /// How it goes wrong.
 #[derive(Clone, Copy, Debug)]
@@ -86,34 +81,6 @@ pub enum Kind {
     SlowAfter(Duration),
     /// An answer that is no JSON.
     Nonsense,
-}
-
-impl Fault {
-    /// The next request of that method whose path ends so.
-    pub fn once(method: &'static str, path_ends: &'static str, kind: Kind) -> Self {
-        Self::times(1, method, path_ends, kind)
-    }
-
-    pub fn times(times: usize, method: &'static str, path_ends: &'static str, kind: Kind) -> Self {
-        Self::after(0, times, method, path_ends, kind)
-    }
-
-    /// As [`Fault::times`], once so many such requests have gone well.
-    pub fn after(
-        after: usize,
-        times: usize,
-        method: &'static str,
-        path_ends: &'static str,
-        kind: Kind,
-    ) -> Self {
-        Self {
-            method,
-            path_ends,
-            after,
-            times,
-            kind,
-        }
-    }
 }
 
 /// What a route answers.
@@ -266,7 +233,7 @@ impl World {
             target: uri.to_string(),
             body: body.clone(),
         });
-        let fault = self.fault(method.as_str(), &path);
+        let fault = befalls(&mut self.faults, method.as_str(), &path);
         if let Some(
             Kind::Refused(..)
             | Kind::RateLimit(_)
@@ -291,18 +258,6 @@ impl World {
             }
         };
         (fault, answer)
-    }
-
-    fn fault(&mut self, method: &str, path: &str) -> Option<Kind> {
-        let fault = self.faults.iter_mut().find(|fault| {
-            fault.times > 0 && fault.method == method && path.ends_with(fault.path_ends)
-        })?;
-        if fault.after > 0 {
-            fault.after -= 1;
-            return None;
-        }
-        fault.times -= 1;
-        Some(fault.kind)
     }
 
     fn refused(&self, method: &Method, path: &str, headers: &HeaderMap) -> Option<Answer> {

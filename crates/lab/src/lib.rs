@@ -16,6 +16,7 @@ mod bouncer;
 pub mod control;
 mod dependency;
 pub mod directory;
+pub mod fault;
 pub mod fill;
 pub mod github;
 pub mod guard;

@@ -5,14 +5,7 @@ use serde_json::{Value, json};
 use super::refusal::{Answer, Refusal, refuse};
 
 /// What goes wrong with the next requests of a kind.
-pub struct Fault {
-    method: &'static str,
-    path_ends: &'static str,
-    /// So many requests go well before.
-    after: usize,
-    times: usize,
-    kind: Kind,
-}
+pub type Fault = crate::fault::Fault<Kind>;
 
 /// How it goes wrong.
 #[derive(Clone, Debug)]
@@ -47,47 +40,6 @@ pub enum Kind {
     NullTotals,
     /// There is always a next page.
     EndlessPages,
-}
-
-impl Fault {
-    /// The next request of that method whose path ends so.
-    pub fn once(method: &'static str, path_ends: &'static str, kind: Kind) -> Self {
-        Self::times(1, method, path_ends, kind)
-    }
-
-    pub fn times(times: usize, method: &'static str, path_ends: &'static str, kind: Kind) -> Self {
-        Self::after(0, times, method, path_ends, kind)
-    }
-
-    /// As [`Fault::times`], once so many such requests have gone well.
-    pub fn after(
-        after: usize,
-        times: usize,
-        method: &'static str,
-        path_ends: &'static str,
-        kind: Kind,
-    ) -> Self {
-        Self {
-            method,
-            path_ends,
-            after,
-            times,
-            kind,
-        }
-    }
-}
-
-/// The fault that befalls this request; it is used up.
-pub(super) fn befalls(faults: &mut [Fault], method: &str, path: &str) -> Option<Kind> {
-    let fault = faults.iter_mut().find(|fault| {
-        fault.times > 0 && fault.method == method && path.ends_with(fault.path_ends)
-    })?;
-    if fault.after > 0 {
-        fault.after -= 1;
-        return None;
-    }
-    fault.times -= 1;
-    Some(fault.kind.clone())
 }
 
 impl Kind {

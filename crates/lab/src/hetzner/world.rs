@@ -8,11 +8,12 @@ use serde_json::Value;
 
 use super::actions::Fate;
 use super::description::Description;
-use super::fault::{Fault, Kind, befalls, rate_limited};
+use super::fault::{Fault, Kind, rate_limited};
 use super::project::Project;
 use super::query::Query;
 use super::refusal::{Answer, Answered, Refusal, refuse};
 use super::{BASE, Counted, Seen, now};
+use crate::fault::befalls;
 
 /// What there is, what is wrong, and what was asked.
 pub(super) struct World {
