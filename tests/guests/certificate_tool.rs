@@ -10,12 +10,14 @@ use tempfile::TempDir;
 
 const TOOL: &str = include_str!("../../crates/provision/src/host/postgres/certificate.sh");
 
-/// A function of the shell: `aged KEY CERTIFICATE DAYS DAYS` signs the key from so many days from now until so many.
+/// A function of the shell: `aged KEY CERTIFICATE DAYS DAYS` signs the key from so many days from now until so many, for the name
+/// in the certificate.
 pub(crate) const AGED: &str = r#"aged() {
   made=$(mktemp -d) && : > "$made/index" && echo 01 > "$made/serial"
   for word in '[ca]' 'default_ca = c' '[c]' "database = $made/index" "serial = $made/serial" "new_certs_dir = $made" \
-    'default_md = sha256' 'policy = p' '[p]' 'commonName = supplied'; do echo "$word"; done > "$made/ca"
-  openssl req -new -key "$1" -config "$settings/certificate.conf" -out "$made/request" 2> /dev/null \
+    'default_md = sha256' 'preserve = yes' 'policy = p' '[p]' 'commonName = supplied' 'serialNumber = optional'; do echo "$word"; done > "$made/ca"
+  name=$(openssl x509 -noout -subject -nameopt compat -in "$2") && name=/${name#*/}
+  openssl req -new -key "$1" -config "$settings/certificate.conf" -subj "$name" -out "$made/request" 2> /dev/null \
     && openssl ca -batch -selfsign -notext -config "$made/ca" -in "$made/request" -keyfile "$1" -out "$2" \
       -startdate "$(date -u -d "$3 days" +%Y%m%d%H%M%SZ)" -enddate "$(date -u -d "$4 days" +%Y%m%d%H%M%SZ)" \
       -extfile "$settings/certificate.conf" -extensions extensions 2> /dev/null
@@ -113,6 +115,15 @@ fn the_next_certificate_is_told_two_months_before_it_takes_over_and_the_old_one_
     assert!(node.is("next_so"));
     let both = node.trusted();
     assert_eq!(both.len(), 2);
+    // Who trusts both accepts each: OpenSSL, too.
+    let bundle = node.path("bundle").display().to_string();
+    fs::write(&bundle, regionwise_provision::host::pem(&both.join(" "))).unwrap();
+    for shown in ["server.crt", "next.crt"] {
+        let mut openssl = Command::new("openssl");
+        openssl.args(["verify", "-CAfile", &bundle]);
+        let verified = openssl.arg(node.path(shown)).output().unwrap();
+        assert!(verified.status.success(), "{shown}: {verified:?}");
+    }
     assert!(node.does("notes").contains("the next one is told"));
     node.aged("next", -29, 3600);
     assert_eq!(node.does("renewal"), "none");
@@ -154,10 +165,12 @@ fn a_certificate_that_has_ended_or_is_of_another_key_or_name_is_made_anew() {
                     .unwrap();
             }
             _ => {
-                let form = fs::read_to_string(node.path("certificate.conf")).unwrap();
-                fs::write(node.path("certificate.conf"), form.replace("eu-1", "eu-2")).unwrap();
-                node.aged("server", -1, 3650);
-                fs::write(node.path("certificate.conf"), form).unwrap();
+                let tool = fs::read_to_string(node.path("tool")).unwrap();
+                let other = tool.replace("node=${2:-}", "node=eu-2");
+                fs::write(node.path("tool"), other).unwrap();
+                fs::remove_file(node.path("server.crt")).unwrap();
+                node.does("own");
+                fs::write(node.path("tool"), tool).unwrap();
             }
         }
         assert!(!node.is("own_so"), "{spoil}");

@@ -15,6 +15,7 @@ use regionwise_provision::script::{GUARD_DIRECTORY, render};
 use regionwise_provision::step::Step;
 
 use crate::certificate_tool::AGED;
+use crate::store::Store;
 use crate::world;
 
 const PRODUCT: &str = "shop";
@@ -95,6 +96,8 @@ pub(crate) fn set_up(guest: &Guest, server: &Server) -> Ran {
 struct Pair<'a> {
     guests: &'a Guests,
     facts: [BTreeMap<String, String>; 2],
+    /// `None`: the cluster has none yet.
+    backup: Option<Backup>,
 }
 
 impl Pair<'_> {
@@ -166,7 +169,7 @@ impl Pair<'_> {
                     IpAddr::from(self.replica(1).address).into(),
                 ],
                 listen: vec![self.guest(which).address.into()],
-                backup: None,
+                backup: self.backup.clone(),
             }),
             // The second server is a host, too, as far as its way to the database goes.
             bouncer: (which == 1 && self.facts[0].contains_key("certificate")).then(|| {
@@ -265,6 +268,7 @@ fn two_servers_become_a_primary_and_a_standby_over_the_mesh_that_can_take_over()
     let mut pair = Pair {
         guests: &guests,
         facts: [BTreeMap::new(), BTreeMap::new()],
+        backup: None,
     };
     let [primary, standby] = guests.all() else {
         panic!("two guests");
@@ -309,7 +313,11 @@ fn two_servers_become_a_primary_and_a_standby_over_the_mesh_that_can_take_over()
     both_come_back_after_a_reboot(&pair);
     who_is_gone_from_the_list_is_gone_from_the_mesh_and_comes_back_with_a_new_key(&mut pair);
     the_next_certificate_takes_over_and_nobody_is_kept_out(&mut pair);
+    let store = Store::start(&guests);
+    pair.backup = Some(store.backup());
+    the_primary_alone_makes_backups(&pair);
     the_standby_takes_over(&pair);
+    the_backups_go_on_and_the_old_primary_adds_nothing(&pair);
 }
 
 /// As the volume of another system would be: the program with another file of settings.
@@ -331,12 +339,12 @@ fn it_is_what_was_planned(pair: &Pair<'_>) {
     let (primary, standby) = (pair.guest(0), pair.guest(1));
     let link = sql(
         primary,
-        "SELECT application_name, sync_state, ssl, version, client_dn, client_addr, slot_name, wal_status
+        "SELECT application_name, sync_state, ssl, version, split_part(client_dn, '/', 2), client_addr, slot_name, wal_status
          FROM pg_stat_replication JOIN pg_stat_ssl USING (pid) JOIN pg_replication_slots ON active_pid = pid",
     );
     let address = mesh::address(PRODUCT, "db-b");
     let wanted =
-        format!("db-b-node|quorum|t|TLSv1.3|/CN=db-b-node|{address}|replica_db_b_node|reserved");
+        format!("db-b-node|quorum|t|TLSv1.3|CN=db-b-node|{address}|replica_db_b_node|reserved");
     assert_eq!(link, wanted);
     for (query, value) in [
         ("SHOW data_checksums", "on"),
@@ -673,4 +681,57 @@ fn the_standby_takes_over(pair: &Pair<'_>) {
     assert_eq!(step, "database-part");
     assert!(why.contains("was promoted or never was a standby"), "{why}");
     assert_eq!(sql(standby, "SELECT count(*) FROM kept"), "3");
+}
+
+const BACKUP: &str = "/usr/local/lib/regionwise/backup";
+
+fn the_primary_alone_makes_backups(pair: &Pair<'_>) {
+    let started = Instant::now();
+    let of_the_standby = set_up(pair.guest(1), &pair.server(1, false)).changed;
+    let of_the_primary = set_up(pair.guest(0), &pair.server(0, true)).changed;
+    println!("backed up in {:.0} s", started.elapsed().as_secs_f64());
+    for step in ["backup-begun", "backup-proven"] {
+        assert!(
+            of_the_primary.iter().any(|changed| changed == step),
+            "{step}"
+        );
+        assert!(
+            !of_the_standby.iter().any(|changed| changed == step),
+            "{step}"
+        );
+    }
+    let said = pair.guest(1).ssh(&format!("{BACKUP} run")).unwrap();
+    assert!(
+        said.contains("is a standby, and its primary makes the backups"),
+        "{said}"
+    );
+}
+
+/// regions.toml names the new primary, and nobody has fenced the old one.
+fn the_backups_go_on_and_the_old_primary_adds_nothing(pair: &Pair<'_>) {
+    let mut server = pair.server(1, false);
+    server.bouncer = None;
+    server.database.as_mut().unwrap().part = Part::Primary {
+        first: false,
+        standbys: Vec::new(),
+        known: Vec::new(),
+        sync: 0,
+        complete: true,
+        last: true,
+    };
+    let started = Instant::now();
+    let made = set_up(pair.guest(1), &server);
+    println!(
+        "and again by the new primary in {:.0} s",
+        started.elapsed().as_secs_f64()
+    );
+    for step in ["backup-begun", "backup-proven"] {
+        assert!(made.changed.iter().any(|changed| changed == step), "{step}");
+    }
+    assert!(made.notes.is_empty(), "{:?}", made.notes);
+    let old = pair.guest(0);
+    old.ssh("systemctl start postgresql@15-regionwise").unwrap();
+    let said = old.ssh(&format!("{BACKUP} run || true")).unwrap();
+    let refused = "has timeline 2 of eu, and db-a-node is on 1: another node was promoted";
+    assert!(said.contains(refused), "{said}");
 }

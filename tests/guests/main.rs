@@ -20,6 +20,7 @@ mod node;
 mod ports;
 mod script;
 mod setting_up;
+mod store;
 mod three_regions;
 mod upgrade;
 #[path = "../pypi/venv.rs"]

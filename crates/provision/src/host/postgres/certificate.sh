@@ -38,9 +38,11 @@ sound() {
     && [ "$(stat -c '%U' "$1.key")" = root ] && [ $((0$(stat -c '%a' "$1.key") & 037)) = 0 ]
 }
 
-# A client that checks the password against the certificate (SCRAM with channel binding) cannot use ed25519.
+# A client that checks the password against the certificate (SCRAM with channel binding) cannot use ed25519. OpenSSL takes the
+# first one of a name that is trusted for the only one: no two of a node have one name.
 make() {
-  (umask 077 && openssl req -x509 -config "$settings/certificate.conf" -newkey ec -pkeyopt ec_paramgen_curve:P-256 \
+  name=/CN=$node/serialNumber=$(openssl rand -hex 8) || exit 1
+  (umask 077 && openssl req -x509 -config "$settings/certificate.conf" -subj "$name" -newkey ec -pkeyopt ec_paramgen_curve:P-256 \
     -nodes -sha256 -days "$good" -keyout "$1.key.new" -out "$1.crt.new") \
     && chmod 644 "$1.crt.new" && mv "$1.key.new" "$1.key" && mv "$1.crt.new" "$1.crt" && sync
 }
