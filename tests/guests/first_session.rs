@@ -6,7 +6,8 @@ use std::io::{BufRead, BufReader};
 use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
-use std::time::Instant;
+use std::thread;
+use std::time::{Duration, Instant};
 
 use regionwise_lab::guests::{Guest, Machine};
 use regionwise_lab::hetzner::Hetzner;
@@ -40,6 +41,9 @@ root_keys = ["root.pub"]
 ssh_from = ["10.77.0.1/32"]
 api = { types = ["cx43", "cpx42"] }
 "#;
+
+/// Beside whatever else the machine does.
+const BOOT: Duration = Duration::from_secs(400);
 
 /// Lines of the run at which it is killed, in the order in which they come.
 const KILLED_AT: [&str; 4] = [
@@ -129,18 +133,38 @@ impl Desk {
 
     /// Runs until it says these words, and kills it there. Another machine goes on, which has no known_hosts.
     fn killed_at(&self, mut command: Command, words: &str) {
+        let report = fs::File::create(self.path("report")).unwrap();
         let mut child = command
-            .stdout(Stdio::null())
+            .stdout(report)
             .stderr(Stdio::piped())
             .spawn()
             .unwrap();
         let lines = BufReader::new(child.stderr.take().unwrap()).lines();
-        let mut said = lines.map(Result::unwrap);
-        let came = said.by_ref().find(|line| line.contains(words));
+        let mut said = String::new();
+        for line in lines.map(Result::unwrap) {
+            said += &line;
+            said.push('\n');
+            if line.contains(words) {
+                break;
+            }
+        }
         child.kill().unwrap();
         child.wait().unwrap();
-        assert!(came.is_some(), "it never said `{words}`");
+        let report = fs::read_to_string(self.path("report")).unwrap();
+        assert!(said.contains(words), "never `{words}`: {said}\n{report}");
         let _ = fs::remove_file(self.path("known_hosts"));
+    }
+
+    /// What the cloud does with the ssh keys of an order.
+    fn let_root_in(&self, guest: &Guest, birth: &str) {
+        fs::write(&guest.known_hosts, format!("{} {birth}\n", guest.address)).unwrap();
+        let public = fs::read_to_string(self.path("root.pub")).unwrap();
+        let add = format!("echo '{}' >> /root/.ssh/authorized_keys", public.trim());
+        let deadline = Instant::now() + BOOT;
+        while let Err(error) = guest.ssh(&add) {
+            assert!(Instant::now() < deadline, "{error}");
+            thread::sleep(Duration::from_millis(500));
+        }
     }
 
     fn label(&self, key: &str) -> Option<String> {
@@ -168,10 +192,12 @@ fn a_server_shows_a_key_of_its_own_after_the_first_session_and_the_one_it_was_bo
     runtime
         .block_on(desk.hetzner.also_on(inside.unwrap()))
         .unwrap();
-    let set_up = || desk.run(guests.command(PROVISION), Some(&guest.root_key));
-
+    let set_up = || desk.run(guests.command(PROVISION), Some(&desk.path("root")));
+    let birth = line(&user_data, "  ed25519_public: ");
     let started = Instant::now();
     let passed = |what: &str| println!("{what} after {:.0} s", started.elapsed().as_secs_f64());
+    desk.let_root_in(guest, birth);
+    passed("booted");
     for words in KILLED_AT {
         desk.killed_at(set_up(), words);
         passed(&format!("killed at `{words}`"));
@@ -189,7 +215,6 @@ fn a_server_shows_a_key_of_its_own_after_the_first_session_and_the_one_it_was_bo
 
     let known_hosts = fs::read_to_string(desk.path("known_hosts")).unwrap();
     assert_eq!(known_hosts.lines().count(), 1, "{known_hosts}");
-    let birth = line(&user_data, "  ed25519_public: ");
     let fragment = user_data
         .lines()
         .skip_while(|line| !line.contains("ed25519_private"))

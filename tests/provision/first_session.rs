@@ -164,6 +164,21 @@ fn a_server_that_stops_between_the_new_key_and_its_sshd_is_gone_on_with() {
 }
 
 #[test]
+fn a_key_that_a_killed_run_shows_only_while_the_next_one_is_at_work_is_that_which_was_announced() {
+    let world = ordered();
+    let birth = world.shown(SERVER);
+    let systemctl = world.path("server/systemctl");
+    let works = fs::read_to_string(&systemctl).unwrap();
+    fs::write(&systemctl, "#!/bin/sh\nexit 1\n").unwrap();
+    run(&world, &[]).ends(10);
+    fs::write(&systemctl, works).unwrap();
+    fs::write(world.path("late"), "").unwrap();
+    run(&world, &[]).ends(0);
+    assert!(!world.path("late").exists());
+    is_settled(&world, &birth, "after a late restart");
+}
+
+#[test]
 fn an_announced_key_that_is_lost_is_announced_anew() {
     let world = ordered();
     let birth = world.shown(SERVER);

@@ -26,6 +26,10 @@ if [ ! -d "$machine" ]; then
   echo "ssh: connect to host $1 port 22: Connection refused" >&2
   exit 255
 fi
+# What a killed run has left at work there ends only now.
+case $2 in
+  *sshd_config.d*) ! rm "$base/late" 2> /dev/null || cut -d ' ' -f 1,2 "$machine/etc/ssh/ssh_host_ed25519_key.pub" > "$machine/shown" ;;
+esac
 if ! grep -qF "$1 $(cat "$machine/shown")" "$known"; then
   echo 'Host key verification failed.' >&2
   exit 255

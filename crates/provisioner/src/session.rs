@@ -85,6 +85,22 @@ pub async fn first_session(
     stop: &(dyn Fn() -> bool + Sync),
     say: Narrator<'_>,
 ) -> Result<Settled, Unmet> {
+    match settle(seat, hetzner, stop, say).await {
+        // A run that was killed may have left its script at work there, which has put the announced key in the place of the
+        // other one by now. What the labels do not name is refused again.
+        Err(Unmet::Login(RootError::Open(OpenError::HostKey { .. }))) => {
+            settle(seat, hetzner, stop, say).await
+        }
+        met => met,
+    }
+}
+
+async fn settle(
+    seat: &Seat<'_>,
+    hetzner: &Hetzner<'_>,
+    stop: &(dyn Fn() -> bool + Sync),
+    say: Narrator<'_>,
+) -> Result<Settled, Unmet> {
     let session = Session {
         seat,
         hetzner,
