@@ -61,6 +61,7 @@ pub fn steps(server: &Server) -> Vec<Step> {
     steps.extend(server.bouncer.iter().flat_map(bouncer::steps));
     steps.extend(server.redis.iter().flat_map(redis::steps));
     steps.extend(server.api.iter().flat_map(api::steps));
+    steps.extend(server.bouncer.iter().map(|_| bouncer::logins()));
     steps.extend(system::guarded(&server.system));
     steps
 }

@@ -48,10 +48,6 @@ pub(super) fn steps(bouncer: &Bouncer) -> Vec<Step> {
         let path = format!("{SETTINGS}/{path}");
         file(name, reason, path, 0o640, "root:postgres", content)
     };
-    let tool = |name, reason, check: &str, apply: &str, after: &[&'static str]| {
-        let line = |verb| format!("{TOOL} {verb}");
-        command(name, reason, line(check), line(apply), after)
-    };
     let server = format!(
         "account={}\ndatabase={}\nport={PORT}\n",
         bouncer.account, bouncer.database
@@ -116,19 +112,34 @@ pub(super) fn steps(bouncer: &Bouncer) -> Vec<Step> {
                 "bouncer-users",
             ],
         ),
-        tool(
-            "bouncer-logins",
-            "the product gets through to the nodes",
-            "logins_so \"$staged\"",
-            "log_in \"$staged\"",
-            &[],
-        ),
         look(
             "bouncer-notes",
             "what a driver has to know",
             &format!("{TOOL} notes"),
         ),
     ]
+}
+
+/// Later than everything that needs no database: a primary that is down keeps no host from being made.
+pub(super) fn logins() -> Step {
+    tool(
+        "bouncer-logins",
+        "the product gets through to the nodes",
+        "logins_so \"$staged\"",
+        "log_in \"$staged\"",
+        &[],
+    )
+}
+
+fn tool(
+    name: &'static str,
+    reason: &'static str,
+    check: &str,
+    apply: &str,
+    after: &[&'static str],
+) -> Step {
+    let line = |verb| format!("{TOOL} {verb}");
+    command(name, reason, line(check), line(apply), after)
 }
 
 fn certificates(bouncer: &Bouncer) -> String {

@@ -108,7 +108,7 @@ fingerprint() {
 
 # Whether Postgres shows the certificate that lies here.
 shown_so() {
-  shown=$(openssl s_client -starttls postgres -connect 127.0.0.1:5432 < /dev/null 2> /dev/null | fingerprint 2> /dev/null)
+  shown=$(timeout 20 openssl s_client -starttls postgres -connect 127.0.0.1:5432 < /dev/null 2> /dev/null | fingerprint 2> /dev/null)
   [ -n "$shown" ] && [ "$shown" = "$(fingerprint < "$in_use.crt")" ] || die 'Postgres shows another certificate than that of this node, or none'
 }
 

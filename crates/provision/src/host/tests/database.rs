@@ -166,6 +166,17 @@ fn a_host_speaks_to_the_two_nodes_that_it_knows_and_names_each_once() {
 }
 
 #[test]
+fn a_database_that_is_down_is_found_out_after_everything_that_needs_none() {
+    let steps = steps(&server());
+    let logins = place(&steps, "bouncer-logins").unwrap();
+    for earlier in ["bouncer-running", "redis-logins", "region-host", "proxy"] {
+        assert!(place(&steps, earlier).unwrap() < logins, "{earlier}");
+    }
+    // Only what could lock somebody out is later still.
+    assert_eq!(steps[logins + 1].name, "listeners");
+}
+
+#[test]
 fn a_node_with_a_next_certificate_is_trusted_by_both_and_both_come_back_from_the_file() {
     let both = "TUlJ TUlK";
     let text = pem(both);
