@@ -10,7 +10,7 @@ use std::time::Duration;
 use std::{fs, io};
 
 use regionwise_cli::Context;
-use regionwise_provision::host::{self, from_pem, pem};
+use regionwise_provision::host::{self, Server, from_pem, pem};
 use regionwise_provision::recipes::{self, Facts, Machine, Phase, Recipe};
 use regionwise_provision::step::Step;
 use regionwise_provision::{Inventory, Kind, Labels, WIREGUARD, script, wireguard_label};
@@ -148,11 +148,36 @@ impl Setup<'_, '_> {
             self.stop()?;
             told &= self.make(&server, Phase::Dependent).await.is_ok();
         }
+        self.try_logins(&own, &related).await?;
         for machine in self.primaries_about(&own, &related) {
             self.make(&machine, Phase::Synchronous).await?;
         }
         told &= related.len() == self.met_before().len();
         self.renew(&own, told).await
+    }
+
+    /// Whether the product gets through from every host to its nodes, now that all of them are set up. One that does not keeps
+    /// nothing else from being done.
+    async fn try_logins(&mut self, own: &[Machine], related: &[String]) -> Result<(), Halt> {
+        let asked = |machine: &&Machine| {
+            let mut own = own.iter();
+            related.contains(&machine.server) || own.any(|known| known.server == machine.server)
+        };
+        let asked: Vec<Machine> = self.machines.iter().filter(asked).cloned().collect();
+        for machine in asked {
+            self.stop()?;
+            let server = self.recipe(&machine, Phase::Dependent).server;
+            let steps = host::logins(&server);
+            if steps.is_empty() {
+                continue;
+            }
+            let parts = self.baggage.secrets.parts(&Server {
+                bouncer: server.bouncer,
+                ..Server::bare(server.system)
+            });
+            let _ = self.script(&machine, steps, parts, Vec::new(), false).await;
+        }
+        Ok(())
     }
 
     /// Where the next certificate of a node is old enough: it takes over, if everybody was told of it.
@@ -164,17 +189,24 @@ impl Setup<'_, '_> {
         let due: Vec<&Machine> = own.iter().filter(due).collect();
         for machine in due {
             self.stop()?;
-            if told {
+            let file = recipes::node_on(&self.world.topology, machine.role, &machine.host)
+                .map(|(_, node)| format!("{CERTIFICATES}/{}.pem", node.name));
+            let waits = if file.is_some_and(|file| self.outcome.certificates.contains(&file)) {
+                Some("its next certificate has not taken over: its file was not checked in yet")
+            } else if told {
+                None
+            } else {
+                Some("its next certificate has not taken over: some servers were not told of it")
+            };
+            if let Some(why) = waits {
+                self.outcome.did.push(Did {
+                    host: machine.host.clone(),
+                    what: What::Waits(why),
+                });
+            } else {
                 let steps = host::renewal(&self.recipe(machine, Phase::Whole).server);
                 self.script(machine, steps, Vec::new(), Vec::new(), false)
                     .await?;
-            } else {
-                self.outcome.did.push(Did {
-                    host: machine.host.clone(),
-                    what: What::Waits(
-                        "its next certificate has not taken over: some servers were not told of it",
-                    ),
-                });
             }
         }
         Ok(())

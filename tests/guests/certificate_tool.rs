@@ -152,6 +152,19 @@ fn a_take_over_that_was_cut_off_between_its_two_files_is_finished() {
 }
 
 #[test]
+fn one_that_has_ended_makes_way_for_the_next_one_that_others_trust_already() {
+    let node = Node::new();
+    node.aged("server", -3600, 50);
+    node.does("make_next");
+    let both = node.trusted();
+    node.aged("server", -3651, -1);
+    assert!(!node.is("own_so"));
+    node.does("own");
+    assert!(node.is("own_so"));
+    assert_eq!(node.trusted(), both[1..]);
+}
+
+#[test]
 fn a_certificate_that_has_ended_or_is_of_another_key_or_name_is_made_anew() {
     for spoil in ["ended", "key", "name"] {
         let node = Node::new();

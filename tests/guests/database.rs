@@ -8,7 +8,7 @@ use std::time::Instant;
 use regionwise_lab::guests::{Guest, Guests, Machine};
 use regionwise_provision::host::{
     Account, AccountKind, Backup, Bouncer, Database, Mesh, Opening, Part, Peer, Redis, Replica,
-    Server, Source, System, Transport, Upstream, keys, mesh, renewal, steps,
+    Server, Source, System, Transport, Upstream, keys, logins, mesh, renewal, steps,
 };
 use regionwise_provision::said::{End, Line, State};
 use regionwise_provision::script::{GUARD_DIRECTORY, render};
@@ -308,6 +308,7 @@ fn two_servers_become_a_primary_and_a_standby_over_the_mesh_that_can_take_over()
     it_is_what_was_planned(&pair);
     only_who_is_listed_gets_in(&pair);
     pooled(&pair);
+    assert_eq!(run(standby, &logins(&pair.server(1, false))).failed, None);
     a_node_with_another_certificate_is_not_spoken_to(&pair);
     redis_keeps_what_its_account_writes(&pair);
     both_come_back_after_a_reboot(&pair);

@@ -379,8 +379,10 @@ fn a_region_is_joined_to_those_that_are_there_and_its_primary_comes_before_the_s
         ],
         ["shop-ap-singapore-redis", "shop-sin-1", "shop-us-sin"],
     );
-    // Keys, peers, the region itself, the standby and the host that depend on it, and the primary once more.
+    // Keys, peers, the region itself, the standby and the host that depend on it, the logins of all hosts, and the
+    // primary once more.
     let dependents = ["shop-us-sin", "shop-sin-1"];
+    let hosts = ["shop-sin-1", "shop-us-1", "shop-us-2"];
     let expected: Vec<&str> = [
         &us[..],
         &sin,
@@ -388,6 +390,7 @@ fn a_region_is_joined_to_those_that_are_there_and_its_primary_comes_before_the_s
         &us[3..],
         &us[..3],
         &dependents,
+        &hosts,
         &us[3..],
     ]
     .concat();
@@ -402,10 +405,14 @@ fn a_region_is_joined_to_those_that_are_there_and_its_primary_comes_before_the_s
     let mesh = joined.json["result"]["mesh"].as_object().unwrap();
     assert_eq!(mesh.len(), 7, "{mesh:?}");
 
-    // Its next certificate is told to all and then takes over, in a script of its own, which is the last one.
+    // Its next certificate is told to all and then takes over, in a script of its own, which is the last one; not before its
+    // file was there to be checked in.
     let primary = world.machine("shop-us-primary");
     fs::write(primary.join("certificate"), "MIIB MIIC").unwrap();
     fs::write(primary.join("renewal"), "due").unwrap();
+    let new = run_with_secrets(&world, "us-east").ends(0);
+    let kept = "its next certificate has not taken over: its file was not checked in yet";
+    assert!(new.json.to_string().contains(kept), "{}", new.json);
     let before = world.scripts().len();
     run_with_secrets(&world, "us-east").ends(0);
     let scripts = world.scripts().split_off(before);

@@ -61,7 +61,6 @@ pub fn steps(server: &Server) -> Vec<Step> {
     steps.extend(server.bouncer.iter().flat_map(bouncer::steps));
     steps.extend(server.redis.iter().flat_map(redis::steps));
     steps.extend(server.api.iter().flat_map(api::steps));
-    steps.extend(server.bouncer.iter().map(|_| bouncer::logins()));
     steps.extend(system::guarded(&server.system));
     steps
 }
@@ -74,6 +73,12 @@ pub fn keys(server: &Server) -> Vec<Step> {
     let database = server.database.iter();
     steps.extend(database.flat_map(|database| postgres::keys(database, server.mesh.as_ref())));
     steps
+}
+
+/// The steps that try whether the product gets through to the nodes. They need the others to be set up, so they are for the end of
+/// a run: what is down there must keep nobody from being made.
+pub fn logins(server: &Server) -> Vec<Step> {
+    server.bouncer.iter().map(|_| bouncer::logins()).collect()
 }
 
 /// The steps that let the next certificate of a node take over. Nothing for a server without one.

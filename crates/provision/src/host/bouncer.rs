@@ -120,7 +120,6 @@ pub(super) fn steps(bouncer: &Bouncer) -> Vec<Step> {
     ]
 }
 
-/// Later than everything that needs no database: a primary that is down keeps no host from being made.
 pub(super) fn logins() -> Step {
     tool(
         "bouncer-logins",

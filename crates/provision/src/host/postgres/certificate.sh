@@ -44,10 +44,17 @@ make() {
   name=/CN=$node/serialNumber=$(openssl rand -hex 8) || exit 1
   (umask 077 && openssl req -x509 -config "$settings/certificate.conf" -subj "$name" -newkey ec -pkeyopt ec_paramgen_curve:P-256 \
     -nodes -sha256 -days "$good" -keyout "$1.key.new" -out "$1.crt.new") \
-    && chmod 644 "$1.crt.new" && mv "$1.key.new" "$1.key" && mv "$1.crt.new" "$1.crt" && sync
+    && chmod 644 "$1.crt.new" || exit 1
+  # One that runs already must read it also when this run goes no further.
+  ! getent group postgres > /dev/null || readable "$1.key.new" || exit 1
+  mv "$1.key.new" "$1.key" && mv "$1.crt.new" "$1.crt" && sync
 }
 
-# One that has ended is accepted by nobody, so there is nothing to lose.
+readable() {
+  chown root:postgres "$1" && chmod 640 "$1"
+}
+
+# One that has ended is accepted by nobody.
 own_so() {
   sound "$in_use" && lasts "$in_use" 0
 }
@@ -55,6 +62,8 @@ own_so() {
 own() {
   # The take-over was cut off between its two files.
   ! pair "$in_use.key" "$next.crt" || mv "$next.crt" "$in_use.crt" || exit 1
+  # It has ended before the next one could take over: whoever was told of that trusts it.
+  ! sound "$in_use" || lasts "$in_use" 0 || ! sound "$next" || ! lasts "$next" 0 || take
   rm -f "$next.key" "$next.crt"
   own_so || make "$in_use"
 }
@@ -87,7 +96,7 @@ taken_so() {
 }
 
 take() {
-  chown root:postgres "$next.key" && chmod 640 "$next.key" || exit 1
+  readable "$next.key" || exit 1
   mv "$next.key" "$in_use.key" && mv "$next.crt" "$in_use.crt" && sync
 }
 

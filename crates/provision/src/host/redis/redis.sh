@@ -93,22 +93,28 @@ as_account() {
   REDISCLI_AUTH=$(head -n 1 "$staged/redis-password") redis-cli --no-auth-warning --user "$account" -h 127.0.0.1 "$@" 2>&1
 }
 
+# The users of the one that runs, as it says them, and the file that it had them from.
+loaded_users() {
+  as_admin ACL LIST | cat - "$settings/users.acl" | sha256sum
+}
+
 # Somebody may have changed the users of the one that runs: no file says it.
 logins_so() {
-  [ "$(as_admin ACL USERS | tr -d '\r' | sort)" = "$(printf '%s\n' default regionwise "$account" | sort)" ] \
-    && [ "$(as_account PING)" = PONG ] || return 1
+  [ "$(loaded_users)" = "$(cat "$settings/users.loaded" 2> /dev/null)" ] && [ "$(as_account PING)" = PONG ] || return 1
   case $(as_account CONFIG GET dir) in NOPERM*) ;; *) return 1 ;; esac
   case $(redis-cli -h 127.0.0.1 PING 2>&1) in NOAUTH*) ;; *) return 1 ;; esac
 }
 
 load_users() {
-  # It says LOADING while it reads its data after a start.
-  for _ in 1 2 3 4 5 6 7 8 9 10; do
-    said=$(as_admin ACL LOAD)
-    ! logins_so || return 0
+  # After a start it reads its data first, at some 100 MB a second.
+  for _ in $(seq 300); do
+    as_admin INFO persistence | tr -d '\r' | grep -qx 'loading:1' || break
     sleep 1
   done
-  die "Redis lets in others than $account: ACL LOAD said $said, $account is told $(as_account PING)"
+  said=$(as_admin ACL LOAD)
+  [ "$said" = OK ] || die "Redis does not take its users: $said"
+  (umask 077 && loaded_users > "$settings/users.loaded")
+  logins_so || die "Redis does not let in whom its file names, and nobody else: $account is told $(as_account PING)"
 }
 
 # What the file says and the one that runs does not do yet.

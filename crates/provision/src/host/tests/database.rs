@@ -166,14 +166,16 @@ fn a_host_speaks_to_the_two_nodes_that_it_knows_and_names_each_once() {
 }
 
 #[test]
-fn a_database_that_is_down_is_found_out_after_everything_that_needs_none() {
-    let steps = steps(&server());
-    let logins = place(&steps, "bouncer-logins").unwrap();
-    for earlier in ["bouncer-running", "redis-logins", "region-host", "proxy"] {
-        assert!(place(&steps, earlier).unwrap() < logins, "{earlier}");
-    }
-    // Only what could lock somebody out is later still.
-    assert_eq!(steps[logins + 1].name, "listeners");
+fn a_node_that_is_down_keeps_no_host_from_being_made() {
+    assert_eq!(place(&steps(&server()), "bouncer-logins"), None);
+    let names =
+        |server: &Server| -> Vec<&str> { logins(server).iter().map(|step| step.name).collect() };
+    assert_eq!(names(&server()), ["bouncer-logins"]);
+    let none = Server {
+        bouncer: None,
+        ..server()
+    };
+    assert!(names(&none).is_empty());
 }
 
 #[test]
