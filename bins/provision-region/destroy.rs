@@ -4,7 +4,7 @@ use regionwise_cli::{Common, Context, Failure, Finding, Level, Report, Table};
 use regionwise_provision::{Kind, Resource};
 use regionwise_provisioner::{Doomed, Gone, Project, Why, destroy, doomed};
 use regionwise_rollout::Verdict;
-use regionwise_topology::{Node, Region, Topology};
+use regionwise_topology::{Cluster, Node, Region, Topology};
 
 use crate::look::World;
 use crate::region::RegionArgs;
@@ -58,9 +58,9 @@ pub(crate) async fn run(
         let text = format!("Nothing of {} is there; nothing was changed.", region.name);
         return Ok(report(Verdict::Proceed, text));
     }
-    let orphans = orphans(&world.topology, region, &all);
+    let losses = losses(&world.topology, region, &all);
     let warned = |mut report: Report| {
-        report.findings.extend(orphans.iter().map(|text| Finding {
+        report.findings.extend(losses.iter().map(|text| Finding {
             level: Level::Warning,
             text: text.clone(),
         }));
@@ -157,8 +157,8 @@ pub(crate) async fn run(
     Ok(report)
 }
 
-/// Regions that lose their writer with these servers.
-fn orphans(topology: &Topology, region: &Region, all: &[&Doomed]) -> Vec<String> {
+/// What clusters lose with these servers: their writer, or a standby that commits wait for.
+fn losses(topology: &Topology, region: &Region, all: &[&Doomed]) -> Vec<String> {
     let product = &topology.product.name;
     let goes = |node: &Node| {
         let server = format!("{product}-{}", node.host.as_ref().unwrap_or(&node.name));
@@ -166,28 +166,38 @@ fn orphans(topology: &Topology, region: &Region, all: &[&Doomed]) -> Vec<String>
             .flat_map(|doomed| doomed.all(false))
             .any(|gone| gone.kind() == Kind::Server && gone.name == server)
     };
-    let clusters = topology
-        .clusters
-        .values()
-        .filter(|cluster| goes(&cluster.primary));
-    clusters
-        .map(|cluster| {
-            let served: Vec<&str> = topology
-                .regions
-                .iter()
-                .filter(|other| other.cluster == cluster.name && other.name != region.name)
-                .map(|other| other.name.as_str())
-                .collect();
-            let who = match served.is_empty() {
-                true => String::new(),
-                false => format!(": {} would lose its writer", served.join(", ")),
-            };
+    let lost = |cluster: &Cluster| {
+        if goes(&cluster.primary) {
+            return Some(no_writer(topology, region, cluster));
+        }
+        let left = cluster.standbys.iter().filter(|node| !goes(node)).count();
+        let starved = left < cluster.standbys.len() && left < cluster.sync as usize;
+        starved.then(|| {
             format!(
-                "the primary `{}` of cluster `{}` is among them{who}",
-                cluster.primary.name, cluster.name
+                "every commit of cluster `{}` waits for {} of its standbys, and {left} would be left: it would take no write any \
+                 more. First lower its `sync`, and run --region with that of its primary `{}`",
+                cluster.name, cluster.sync, cluster.primary.name
             )
         })
-        .collect()
+    };
+    topology.clusters.values().filter_map(lost).collect()
+}
+
+fn no_writer(topology: &Topology, region: &Region, cluster: &Cluster) -> String {
+    let served: Vec<&str> = topology
+        .regions
+        .iter()
+        .filter(|other| other.cluster == cluster.name && other.name != region.name)
+        .map(|other| other.name.as_str())
+        .collect();
+    let who = match served.is_empty() {
+        true => String::new(),
+        false => format!(": {} would lose its writer", served.join(", ")),
+    };
+    format!(
+        "the primary `{}` of cluster `{}` is among them{who}",
+        cluster.primary.name, cluster.name
+    )
 }
 
 fn names(all: &[&Doomed], with_volumes: bool) -> Vec<String> {

@@ -73,6 +73,43 @@ fn that_fewer_standbys_than_wanted_confirm_a_commit_is_said() {
     assert!(none.contains("all of eu-2 eu-3 stream"), "{none}");
 }
 
+/// The filesystem is real, and the volume a file: only the question for its size is one for a disk.
+#[test]
+fn a_volume_that_was_made_larger_has_a_larger_filesystem() {
+    let directory = tempfile::tempdir().unwrap();
+    let volume = directory.path().join("volume");
+    let home = directory.path().display().to_string();
+    fs::write(
+        directory.path().join("node"),
+        format!("volume={}\n", volume.display()),
+    )
+    .unwrap();
+    let tool = include_str!("../../crates/provision/src/host/postgres/node.sh")
+        .replace("/etc/regionwise/postgres", &home);
+    let tool = format!("PATH=$PATH:/usr/sbin:/sbin; blockdev() {{ stat -c %s \"$2\"; }}\n{tool}");
+    let verb = |verb: &str| {
+        let run = Command::new("sh")
+            .args(["-c", &tool, "postgres", verb])
+            .output();
+        run.unwrap().status.success()
+    };
+    // What is less than a block is no reason.
+    let file = fs::File::create(&volume).unwrap();
+    file.set_len((64 << 20) + 1000).unwrap();
+    let made = Command::new("/sbin/mkfs.ext4")
+        .arg("-q")
+        .arg(&volume)
+        .status();
+    assert!(made.unwrap().success());
+    assert!(verb("volume_filled"));
+    let open = fs::OpenOptions::new().write(true).open(&volume).unwrap();
+    open.set_len(96 << 20).unwrap();
+    assert!(!verb("volume_filled"));
+    assert!(verb("fill_volume") && verb("volume_filled"));
+    fs::write(&volume, "no filesystem").unwrap();
+    assert!(!verb("volume_filled") && !verb("fill_volume"));
+}
+
 fn replica() -> Replica {
     Replica {
         node: "eu-2".to_owned(),

@@ -92,6 +92,29 @@ fn other_regions_and_other_peoples_resources_stay_and_so_does_what_is_shared() {
 }
 
 #[test]
+fn a_standby_that_commits_wait_for_is_named_before_it_goes() {
+    let world = World::new();
+    let dr = "  { name = \"us-dr\", location = \"nbg1\", dsn = \"env:US_DR_DSN\" },\n]\n";
+    world.change(dr, &format!("{dr}sync = 1\n"));
+    world.provision("ap-singapore");
+    let words = ["--region", "ap-singapore", "--destroy", "--dry-run"];
+    let warning = "every commit of cluster `us` waits for 2 of its standbys, and 1 would be left";
+    let spare = world.run(&words).ends(0);
+    assert!(
+        !spare.json.to_string().contains("every commit"),
+        "{}",
+        spare.json
+    );
+    world.change("sync = 1\n\n[clusters.eu]", "sync = 2\n\n[clusters.eu]");
+    let starved = world.run(&words).ends(0);
+    assert!(
+        starved.json.to_string().contains(warning),
+        "{}",
+        starved.json
+    );
+}
+
+#[test]
 fn a_protected_server_stops_it_before_anything_is_deleted() {
     let world = World::new();
     world.provision("ap-singapore");

@@ -406,6 +406,13 @@ fn volume(database: &Database) -> Vec<Step> {
             "make_volume",
             &["database-mount"],
         ),
+        tool(
+            "database-volume-filled",
+            "what a larger volume has more is used, while it serves",
+            "volume_filled",
+            "fill_volume",
+            &[],
+        ),
     ]
 }
 

@@ -93,6 +93,18 @@ make_volume() {
   mkdir -p "$top" && systemctl daemon-reload && systemctl --quiet enable --now "$mount"
 }
 
+# A volume that was made larger gives its filesystem nothing by itself.
+volume_filled() {
+  blocks=$(dumpe2fs -h "$volume" 2> /dev/null | sed -n 's/^Block count: *//p')
+  size=$(dumpe2fs -h "$volume" 2> /dev/null | sed -n 's/^Block size: *//p')
+  whole=$(blockdev --getsize64 "$volume") || return 1
+  [ -n "$blocks" ] && [ -n "$size" ] && [ $(((blocks + 1) * size)) -gt "$whole" ]
+}
+
+fill_volume() {
+  resize2fs "$volume" || die "cannot give all of $volume to its filesystem"
+}
+
 ## What follows from the server's size
 
 sizes() {
@@ -440,7 +452,7 @@ notes() {
 }
 
 case ${1:-} in
-  volume_made | make_volume | sizes_so | set_sizes | cluster_made | make_cluster | running_so | run | configured_so | configure | note_loaded \
+  volume_made | make_volume | volume_filled | fill_volume | sizes_so | set_sizes | cluster_made | make_cluster | running_so | run | configured_so | configure | note_loaded \
     | replicas_so | make_replicas | accounts_so | make_accounts | departed_so | forget_departed | sync_so | set_sync | streams_so | stream \
     | collations_so | votes | place | notes)
     "$1"
