@@ -11,7 +11,9 @@ mod system;
 #[cfg(test)]
 mod tests;
 
-use crate::step::{Action, Command, Content, File, Guard, Step};
+use std::fmt;
+
+use crate::step::{Action, Command, Content, Fact, File, Guard, Step};
 
 pub use api::Api;
 pub use backup::Backup;
@@ -85,6 +87,45 @@ pub fn logins(server: &Server) -> Vec<Step> {
 pub fn renewal(server: &Server) -> Vec<Step> {
     let database = server.database.iter();
     database.flat_map(postgres::renewal).collect()
+}
+
+/// A program of ours on the server, by its path: what needs a look at the server is looked at there.
+#[derive(Clone, Copy)]
+struct Tool(&'static str);
+
+impl Tool {
+    /// A step whose shell is the program with two verbs of it.
+    fn step(
+        self,
+        name: &'static str,
+        reason: &'static str,
+        check: &str,
+        apply: &str,
+        after: &[&'static str],
+    ) -> Step {
+        command(
+            name,
+            reason,
+            format!("{self} {check}"),
+            format!("{self} {apply}"),
+            after,
+        )
+    }
+}
+
+impl fmt::Display for Tool {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(self.0)
+    }
+}
+
+fn fact(name: &'static str, reason: &'static str, fact: &'static str, shell: String) -> Step {
+    Step {
+        name,
+        reason,
+        action: Action::Fact(Fact { fact, shell }),
+        guard: None,
+    }
 }
 
 fn look(name: &'static str, reason: &'static str, shell: &str) -> Step {

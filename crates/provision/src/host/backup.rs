@@ -4,7 +4,7 @@
 //! a staged file, [`Backup::SECRETS`], and are in no text here.
 
 use super::postgres::Part;
-use super::{command, file, look, packages, text};
+use super::{Tool, command, file, look, packages, text};
 use crate::script::quoted;
 use crate::step::Step;
 
@@ -14,7 +14,7 @@ const PROGRAM: &str = concat!(
     include_str!("backup/restore.sh"),
     include_str!("backup/notes.sh"),
 );
-const TOOL: &str = "/usr/local/lib/regionwise/backup";
+const TOOL: Tool = Tool("/usr/local/lib/regionwise/backup");
 /// Files of ours. pgBackRest runs as Postgres and reads them, so its group may.
 const SETTINGS: &str = "/etc/regionwise/backup";
 /// After so many seconds what was written is on its way, also when it is little: so much is lost with all nodes of a cluster.
@@ -86,7 +86,7 @@ pub(super) fn files(backup: &Backup, cluster: &str) -> Vec<Step> {
         text(
             "backup-tool",
             "what needs a look at the server is looked at there",
-            TOOL,
+            TOOL.0,
             0o755,
             PROGRAM,
         ),
@@ -116,7 +116,7 @@ pub(super) fn files(backup: &Backup, cluster: &str) -> Vec<Step> {
             authority,
         ));
     }
-    steps.push(tool(
+    steps.push(TOOL.step(
         "backup-secrets",
         "the store lets this cluster in, and only it can read what is there",
         "secrets_so \"$staged\"",
@@ -128,7 +128,7 @@ pub(super) fn files(backup: &Backup, cluster: &str) -> Vec<Step> {
 
 /// Once there is a disk, and before there is a cluster.
 pub(super) fn place(part: &Part) -> Vec<Step> {
-    let mut steps = vec![tool(
+    let mut steps = vec![TOOL.step(
         "backup-sizes",
         "a store that is gone must not fill the disk",
         "here_so",
@@ -137,7 +137,7 @@ pub(super) fn place(part: &Part) -> Vec<Step> {
     )];
     if matches!(part, Part::Primary { .. }) {
         // There is nothing to apply: a person decides.
-        steps.push(tool(
+        steps.push(TOOL.step(
             "backup-place",
             "a cluster that was lost is brought back, and not begun anew",
             "place_so",
@@ -201,14 +201,14 @@ pub(super) fn running(part: &Part, cluster: &str) -> Vec<Step> {
         ),
     ];
     if let Part::Primary { last: true, .. } = part {
-        steps.push(tool(
+        steps.push(TOOL.step(
             "backup-begun",
             "what is written arrives there, and there is a first backup",
             "begun_so",
             "begin",
             &[],
         ));
-        steps.push(tool(
+        steps.push(TOOL.step(
             "backup-proven",
             "it came back once, with every page whole",
             "proven_so",
@@ -320,21 +320,5 @@ Persistent=yes
 [Install]
 WantedBy=timers.target
 "
-    )
-}
-
-fn tool(
-    name: &'static str,
-    reason: &'static str,
-    check: &str,
-    apply: &str,
-    after: &[&'static str],
-) -> Step {
-    command(
-        name,
-        reason,
-        format!("{TOOL} {check}"),
-        format!("{TOOL} {apply}"),
-        after,
     )
 }

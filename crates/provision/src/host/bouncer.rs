@@ -4,10 +4,10 @@ use std::fmt::Write;
 use std::net::IpAddr;
 
 use super::postgres::pem;
-use super::{command, file, look, packages, text};
+use super::{Tool, file, look, packages, text};
 use crate::step::Step;
 
-const TOOL: &str = "/usr/local/lib/regionwise/bouncer";
+const TOOL: Tool = Tool("/usr/local/lib/regionwise/bouncer");
 const SETTINGS: &str = "/etc/regionwise/pgbouncer";
 /// On loopback only.
 const PORT: u16 = 6432;
@@ -61,7 +61,7 @@ pub(super) fn steps(bouncer: &Bouncer) -> Vec<Step> {
         text(
             "bouncer-tool",
             "what needs a look at the server is looked at there",
-            TOOL,
+            TOOL.0,
             0o755,
             include_str!("bouncer/bouncer.sh"),
         ),
@@ -85,21 +85,21 @@ pub(super) fn steps(bouncer: &Bouncer) -> Vec<Step> {
             0o644,
             UNIT,
         ),
-        tool(
+        TOOL.step(
             "bouncer-prepared",
             "a newer one keeps prepared statements",
             "prepared_so",
             "set_prepared",
             &[],
         ),
-        tool(
+        TOOL.step(
             "bouncer-users",
             "whoever is on the host needs the password still",
             "users_so \"$staged\"",
             "set_users \"$staged\"",
             &["bouncer-server"],
         ),
-        tool(
+        TOOL.step(
             "bouncer-running",
             "it runs now, and again after a boot",
             "running_so",
@@ -121,24 +121,13 @@ pub(super) fn steps(bouncer: &Bouncer) -> Vec<Step> {
 }
 
 pub(super) fn logins() -> Step {
-    tool(
+    TOOL.step(
         "bouncer-logins",
         "the product gets through to the nodes",
         "logins_so \"$staged\"",
         "log_in \"$staged\"",
         &[],
     )
-}
-
-fn tool(
-    name: &'static str,
-    reason: &'static str,
-    check: &str,
-    apply: &str,
-    after: &[&'static str],
-) -> Step {
-    let line = |verb| format!("{TOOL} {verb}");
-    command(name, reason, line(check), line(apply), after)
 }
 
 fn certificates(bouncer: &Bouncer) -> String {

@@ -6,8 +6,8 @@ use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 
 use sha2::{Digest, Sha256};
 
-use super::{command, look, packages, text};
-use crate::step::{Action, Fact, Step};
+use super::{command, fact, look, packages, text};
+use crate::step::Step;
 
 /// The interface of the mesh on every server.
 pub const INTERFACE: &str = "regionwise0";
@@ -79,15 +79,12 @@ pub(super) fn keys() -> Vec<Step> {
             format!("if [ -s {KEY} ]; then chmod 600 {KEY} && chown root: {KEY}; else {made}; fi"),
             &[],
         ),
-        Step {
-            name: "mesh-public-key",
-            reason: "the others let in whoever has the private half",
-            action: Action::Fact(Fact {
-                fact: "wireguard",
-                shell: format!("wg pubkey < {KEY}"),
-            }),
-            guard: None,
-        },
+        fact(
+            "mesh-public-key",
+            "the others let in whoever has the private half",
+            "wireguard",
+            format!("wg pubkey < {KEY}"),
+        ),
     ]
 }
 

@@ -11,14 +11,14 @@ use ipnet::IpNet;
 
 use super::backup::{self, Backup};
 use super::mesh::Mesh;
-use super::{command, file, look, packages, text};
+use super::{Tool, command, fact, file, look, packages, text};
 use crate::script::quoted;
-use crate::step::{Action, Fact, Step};
+use crate::step::Step;
 
 pub use config::{from_pem, pem};
 
-const TOOL: &str = "/usr/local/lib/regionwise/postgres";
-const CERTIFICATES: &str = "/usr/local/lib/regionwise/certificate";
+const TOOL: Tool = Tool("/usr/local/lib/regionwise/postgres");
+const CERTIFICATES: Tool = Tool("/usr/local/lib/regionwise/certificate");
 /// Files of ours. Postgres reads them, so its group may.
 const SETTINGS: &str = "/etc/regionwise/postgres";
 const KEY: &str = "/etc/regionwise/postgres/server.key";
@@ -123,51 +123,44 @@ pub(super) fn keys(database: &Database, mesh: Option<&Mesh>) -> Vec<Step> {
         text(
             "database-certificate-tool",
             "what lies there is looked at there",
-            CERTIFICATES,
+            CERTIFICATES.0,
             0o755,
             include_str!("postgres/certificate.sh"),
         ),
-        certificate(
+        CERTIFICATES.step(
             "database-key",
             "a private key that was never elsewhere cannot be taken there",
             &format!("own_so {node}"),
             &format!("own {node}"),
+            &[],
         ),
-        certificate(
+        CERTIFICATES.step(
             "database-next-key",
             "the others trust the next certificate long before this one ends",
             &format!("next_so {node}"),
             &format!("make_next {node}"),
+            &[],
         ),
-        Step {
-            name: "database-rows",
-            reason: "a primary must not begin anew while a standby has its rows",
-            action: Action::Fact(Fact {
-                fact: "rows",
-                shell: format!(
-                    "if ls {TOP}/[0-9][0-9]/PG_VERSION > /dev/null 2>&1; then echo yes; else echo no; fi"
-                ),
-            }),
-            guard: None,
-        },
-        Step {
-            name: "database-renewal",
-            reason: "it takes over when all others have it",
-            action: Action::Fact(Fact {
-                fact: "renewal",
-                shell: format!("{CERTIFICATES} renewal {node}"),
-            }),
-            guard: None,
-        },
-        Step {
-            name: "database-certificate",
-            reason: "the other nodes trust exactly this one, and the next one before it is shown",
-            action: Action::Fact(Fact {
-                fact: "certificate",
-                shell: format!("{CERTIFICATES} trusted {node}"),
-            }),
-            guard: None,
-        },
+        fact(
+            "database-rows",
+            "a primary must not begin anew while a standby has its rows",
+            "rows",
+            format!(
+                "if ls {TOP}/[0-9][0-9]/PG_VERSION > /dev/null 2>&1; then echo yes; else echo no; fi"
+            ),
+        ),
+        fact(
+            "database-renewal",
+            "it takes over when all others have it",
+            "renewal",
+            format!("{CERTIFICATES} renewal {node}"),
+        ),
+        fact(
+            "database-certificate",
+            "the other nodes trust exactly this one, and the next one before it is shown",
+            "certificate",
+            format!("{CERTIFICATES} trusted {node}"),
+        ),
     ]
 }
 
@@ -175,34 +168,26 @@ pub(super) fn keys(database: &Database, mesh: Option<&Mesh>) -> Vec<Step> {
 pub(super) fn renewal(database: &Database) -> Vec<Step> {
     let node = &database.node;
     vec![
-        certificate(
+        CERTIFICATES.step(
             "database-renewed",
             "a certificate ends, and its node must not",
             &format!("taken_so {node}"),
             &format!("take {node}"),
+            &[],
         ),
         reload(),
         shown(),
     ]
 }
 
-fn certificate(name: &'static str, reason: &'static str, check: &str, apply: &str) -> Step {
-    command(
-        name,
-        reason,
-        format!("{CERTIFICATES} {check}"),
-        format!("{CERTIFICATES} {apply}"),
-        &[],
-    )
-}
-
 /// Postgres keeps the old one when it cannot read the new one, and says so in its log only.
 fn shown() -> Step {
-    certificate(
+    CERTIFICATES.step(
         "database-shown",
         "what it shows is what the others trust",
         "shown_so",
         "shown_so",
+        &[],
     )
 }
 
@@ -252,7 +237,7 @@ pub(super) fn steps(database: &Database, mesh: Option<&Mesh>) -> Vec<Step> {
         }
         Part::Standby { .. } => steps.extend(standby()),
     }
-    steps.push(tool(
+    steps.push(TOOL.step(
         "database-collations",
         "the order of an index must not depend on the node",
         "collations_so",
@@ -323,7 +308,7 @@ fn files(database: &Database, mesh: Option<&Mesh>) -> Vec<Step> {
         text(
             "database-tool",
             "what needs a look at the server is looked at there",
-            TOOL,
+            TOOL.0,
             0o755,
             include_str!("postgres/node.sh"),
         ),
@@ -399,14 +384,14 @@ fn volume(database: &Database) -> Vec<Step> {
             0o644,
             config::mount(volume),
         ),
-        tool(
+        TOOL.step(
             "database-volume",
             "the data outlives the server",
             "volume_made",
             "make_volume",
             &["database-mount"],
         ),
-        tool(
+        TOOL.step(
             "database-volume-filled",
             "what a larger volume has more is used, while it serves",
             "volume_filled",
@@ -424,21 +409,21 @@ fn cluster(part: &Part) -> Vec<Step> {
         _ => "make_cluster",
     };
     let mut steps = vec![
-        tool(
+        TOOL.step(
             "database-sizes",
             "memory and disk are those of this server",
             "sizes_so",
             "set_sizes",
             &[],
         ),
-        tool(
+        TOOL.step(
             "database-cluster",
             "made once, in an empty place",
             "cluster_made",
             make,
             &[],
         ),
-        tool(
+        TOOL.step(
             "database-running",
             "it runs now, and again after a boot",
             "running_so",
@@ -447,7 +432,7 @@ fn cluster(part: &Part) -> Vec<Step> {
         ),
     ];
     if let Part::Primary { .. } = part {
-        steps.push(tool(
+        steps.push(TOOL.step(
             "database-departed",
             "commits must not wait for a standby that is let in no more",
             "departed_so",
@@ -461,7 +446,7 @@ fn cluster(part: &Part) -> Vec<Step> {
 }
 
 fn reload() -> Step {
-    tool(
+    TOOL.step(
         "database-reload",
         "it has read what the files say, and takes it",
         "configured_so",
@@ -481,14 +466,14 @@ fn reload() -> Step {
 /// The names come as an argument, not as a file: leaving them as they are must change nothing.
 fn primary(sync: Option<&str>) -> Vec<Step> {
     let mut steps = vec![
-        tool(
+        TOOL.step(
             "database-replicas",
             "one role and one slot for each standby",
             "replicas_so",
             "make_replicas",
             &[],
         ),
-        tool(
+        TOOL.step(
             "database-accounts",
             "an account may do what it is for",
             "accounts_so \"$staged\"",
@@ -498,7 +483,7 @@ fn primary(sync: Option<&str>) -> Vec<Step> {
     ];
     if let Some(names) = sync {
         let names = quoted(names);
-        steps.push(tool(
+        steps.push(TOOL.step(
             "database-sync",
             "a commit is in more than one place, once there is another place",
             &format!("sync_so {names}"),
@@ -510,27 +495,11 @@ fn primary(sync: Option<&str>) -> Vec<Step> {
 }
 
 fn standby() -> Vec<Step> {
-    vec![tool(
+    vec![TOOL.step(
         "database-streaming",
         "a standby that does not stream is none",
         "streams_so",
         "stream",
         &[],
     )]
-}
-
-fn tool(
-    name: &'static str,
-    reason: &'static str,
-    check: &str,
-    apply: &str,
-    after: &[&'static str],
-) -> Step {
-    command(
-        name,
-        reason,
-        format!("{TOOL} {check}"),
-        format!("{TOOL} {apply}"),
-        after,
-    )
 }

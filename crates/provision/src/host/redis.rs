@@ -2,10 +2,10 @@
 
 use std::net::IpAddr;
 
-use super::{command, look, packages, text};
+use super::{Tool, look, packages, text};
 use crate::step::Step;
 
-const TOOL: &str = "/usr/local/lib/regionwise/redis";
+const TOOL: Tool = Tool("/usr/local/lib/regionwise/redis");
 const SETTINGS: &str = "/etc/regionwise/redis";
 
 /// One Redis.
@@ -26,10 +26,6 @@ pub(super) fn steps(redis: &Redis) -> Vec<Step> {
     let file = |name, reason, file: &str, content| {
         text(name, reason, format!("{SETTINGS}/{file}"), 0o644, content)
     };
-    let tool = |name, reason, check: &str, apply: &str, after: &[&'static str]| {
-        let line = |verb| format!("{TOOL} {verb}");
-        command(name, reason, line(check), line(apply), after)
-    };
     vec![
         packages(
             "redis-packages",
@@ -39,7 +35,7 @@ pub(super) fn steps(redis: &Redis) -> Vec<Step> {
         text(
             "redis-tool",
             "what needs a look at the server is looked at there",
-            TOOL,
+            TOOL.0,
             0o755,
             include_str!("redis/redis.sh"),
         ),
@@ -62,28 +58,28 @@ pub(super) fn steps(redis: &Redis) -> Vec<Step> {
             0o644,
             UNIT,
         ),
-        tool(
+        TOOL.step(
             "redis-sizes",
             "the memory is that of this server",
             "sizes_so",
             "set_sizes",
             &[],
         ),
-        tool(
+        TOOL.step(
             "redis-users",
             "nobody gets in without a password",
             "users_so \"$staged\"",
             "set_users \"$staged\"",
             &["redis-server"],
         ),
-        tool(
+        TOOL.step(
             "redis-running",
             "it runs now, and again after a boot",
             "running_so",
             "run",
             &[],
         ),
-        tool(
+        TOOL.step(
             "redis-logins",
             "whom it lets in is whom the file names, and nobody else",
             "logins_so \"$staged\"",
