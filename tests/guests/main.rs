@@ -18,6 +18,7 @@ mod first_session;
 mod host;
 mod node;
 mod ports;
+mod redis_tool;
 mod script;
 mod setting_up;
 mod store;

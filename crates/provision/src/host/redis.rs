@@ -83,7 +83,7 @@ pub(super) fn steps(redis: &Redis) -> Vec<Step> {
             "redis-logins",
             "whom it lets in is whom the file names, and nobody else",
             "logins_so \"$staged\"",
-            "load_users \"$staged\"",
+            "give_users \"$staged\"",
             &[],
         ),
         look(

@@ -26,12 +26,12 @@ hash_of() {
   head -n 1 "$1" | tr -d '\n' | sha256sum | cut -d ' ' -f 1
 }
 
-# Redis keeps only the hash of a password, and so does this file.
+# Redis keeps only the hash of a password, and so does this file. Each line is whole also for a user that is there already.
 users() {
   [ "$(head -n 1 "$staged/redis-password" | tr -d '\n' | wc -c)" -ge 8 ] || return 1
-  echo 'user default off'
-  echo "user regionwise on #$(hash_of "$settings/admin") ~* &* +@all"
-  echo "user $account on #$(hash_of "$staged/redis-password") ~* &* +@all -@admin -@dangerous +info"
+  echo 'user default reset off'
+  echo "user regionwise reset on #$(hash_of "$settings/admin") ~* &* +@all"
+  echo "user $account reset on #$(hash_of "$staged/redis-password") ~* &* +@all -@admin -@dangerous +info"
 }
 
 users_so() {
@@ -43,9 +43,7 @@ set_users() {
   [ -s "$settings/admin" ] || (umask 077 && head -c 32 /dev/urandom | base64 > "$settings/admin") || exit 1
   (umask 077 && users > "$settings/users.acl.new") || die 'a Redis password must have eight characters or more'
   chown root:redis "$settings/users.acl.new" && chmod 640 "$settings/users.acl.new" \
-    && mv "$settings/users.acl.new" "$settings/users.acl" || exit 1
-  # One that does not run yet reads them at its start.
-  ! ours || [ "$(as_admin ACL LOAD)" = OK ] || die 'Redis does not take its users'
+    && mv "$settings/users.acl.new" "$settings/users.acl"
 }
 
 sizes() {
@@ -93,27 +91,37 @@ as_account() {
   REDISCLI_AUTH=$(head -n 1 "$staged/redis-password") redis-cli --no-auth-warning --user "$account" -h 127.0.0.1 "$@" 2>&1
 }
 
-# The users of the one that runs, as it says them, and the file that it had them from.
-loaded_users() {
-  as_admin ACL LIST | cat - "$settings/users.acl" | sha256sum
+# The users of the one that runs, as it says them, and the file that they follow from. After each start it names the commands
+# of a category in another order.
+given() {
+  as_admin ACL LIST | perl -pe 's/(?: -[^@\s]+)+/join "", sort split m{(?= )}, $&/ge; s/(?: [+][^@\s]+)+/join "", sort split m{(?= )}, $&/ge' \
+    | cat - "$settings/users.acl" | sha256sum
 }
 
 # Somebody may have changed the users of the one that runs: no file says it.
 logins_so() {
-  [ "$(loaded_users)" = "$(cat "$settings/users.loaded" 2> /dev/null)" ] && [ "$(as_account PING)" = PONG ] || return 1
+  [ "$(given)" = "$(cat "$settings/users.given" 2> /dev/null)" ] && [ "$(as_account PING)" = PONG ] || return 1
   case $(as_account CONFIG GET dir) in NOPERM*) ;; *) return 1 ;; esac
   case $(redis-cli -h 127.0.0.1 PING 2>&1) in NOAUTH*) ;; *) return 1 ;; esac
 }
 
-load_users() {
+# What makes the users of the one that runs those of the file. ACL LOAD would do so, too, and end every connection.
+changes() {
+  while read -r _ name rules; do echo "ACL SETUSER $name $rules"; done < "$settings/users.acl"
+  as_admin ACL USERS | tr -d '\r' | while read -r name; do
+    awk -v name="$name" '$2 == name { found = 1 } END { exit !found }' "$settings/users.acl" || echo "ACL DELUSER $name"
+  done
+}
+
+give_users() {
   # After a start it reads its data first, at some 100 MB a second.
   for _ in $(seq 300); do
     as_admin INFO persistence | tr -d '\r' | grep -qx 'loading:1' || break
     sleep 1
   done
-  said=$(as_admin ACL LOAD)
-  [ "$said" = OK ] || die "Redis does not take its users: $said"
-  (umask 077 && loaded_users > "$settings/users.loaded")
+  wrong=$(changes | as_admin | tr -d '\r' | grep -vx 'OK\|[0-9]*')
+  [ -z "$wrong" ] || die "Redis does not take its users: $wrong"
+  (umask 077 && given > "$settings/users.given")
   logins_so || die "Redis does not let in whom its file names, and nobody else: $account is told $(as_account PING)"
 }
 
@@ -130,7 +138,7 @@ notes() {
 }
 
 case ${1:-} in
-  users_so | set_users | sizes_so | set_sizes | running_so | run | logins_so | load_users | notes) "$1" ;;
+  users_so | set_users | sizes_so | set_sizes | running_so | run | logins_so | give_users | notes) "$1" ;;
   *)
     echo 'redis: no such verb' >&2
     exit 2
