@@ -103,7 +103,7 @@ impl Node {
 }
 
 #[test]
-fn the_next_certificate_is_told_two_months_before_it_takes_over_and_the_old_one_goes() {
+fn the_next_certificate_is_told_a_month_before_it_takes_over_and_the_old_one_goes() {
     let node = Node::new();
     assert_eq!(node.trusted().len(), 1);
     assert_eq!(node.does("notes"), "");
@@ -136,6 +136,23 @@ fn the_next_certificate_is_told_two_months_before_it_takes_over_and_the_old_one_
     assert!(node.is("taken_so") && node.is("own_so") && node.is("next_so"));
     assert_eq!(node.trusted(), both[1..]);
     assert_eq!(node.does("notes"), "");
+}
+
+#[test]
+fn a_certificate_that_cannot_be_read_is_not_told() {
+    let node = Node::new();
+    node.aged("server", -3600, 50);
+    node.does("make_next");
+    assert_eq!(node.trusted().len(), 2);
+    for name in ["next.crt", "server.crt"] {
+        let real =
+            "#!/bin/sh\ncase \"$*\" in *NAME*DER*) exit 1 ;; esac\nexec /usr/bin/openssl \"$@\"\n";
+        let openssl = node.path("bin/openssl");
+        fs::write(&openssl, real.replace("NAME", name)).unwrap();
+        fs::set_permissions(&openssl, fs::Permissions::from_mode(0o755)).unwrap();
+        let (well, said) = node.asked("trusted");
+        assert!(!well && said.contains(name), "{said}");
+    }
 }
 
 #[test]

@@ -71,6 +71,11 @@ fn that_fewer_standbys_than_wanted_confirm_a_commit_is_said() {
     let none = said("", "1");
     assert!(none.starts_with("commits wait for 0 standbys"), "{none}");
     assert!(none.contains("all of eu-2 eu-3 stream"), "{none}");
+    let other = said("FIRST 1 (eu-2)", "1");
+    assert!(
+        other.contains("is set elsewhere (synchronous_standby_names is FIRST 1 (eu-2))"),
+        "{other}"
+    );
 }
 
 /// The filesystem is real, and the volume a file: only the question for its size is one for a disk.

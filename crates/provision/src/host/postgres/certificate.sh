@@ -106,8 +106,11 @@ der() {
 
 # The certificates that the others are to trust, with a space between.
 trusted() {
-  mine=$(der "$in_use") || exit 1
-  ! is_next || mine="$mine $(der "$next")" || exit 1
+  mine=$(der "$in_use") && [ -n "$mine" ] || die "cannot read $in_use.crt"
+  if is_next; then
+    other=$(der "$next") && [ -n "$other" ] || die "cannot read $next.crt"
+    mine="$mine $other"
+  fi
   echo "$mine"
 }
 
@@ -118,15 +121,24 @@ fingerprint() {
 # Whether Postgres shows the certificate that lies here.
 shown_so() {
   shown=$(timeout 20 openssl s_client -starttls postgres -connect 127.0.0.1:5432 < /dev/null 2> /dev/null | fingerprint 2> /dev/null)
-  [ -n "$shown" ] && [ "$shown" = "$(fingerprint < "$in_use.crt")" ] || die 'Postgres shows another certificate than that of this node, or none'
+  [ -n "$shown" ] && [ "$shown" = "$(fingerprint < "$in_use.crt")" ]
+}
+
+# After a reload, which takes a moment.
+show() {
+  for _ in 1 2 3 4 5 6 7 8 9 10; do
+    ! shown_so || return 0
+    sleep 1
+  done
+  die 'Postgres shows another certificate than that of this node, or none: its log says why it does not read it'
 }
 
 notes() {
-  ! is_next || echo "the certificate of this node ends on $(openssl x509 -noout -enddate -in "$in_use.crt" | cut -d = -f 2); the next one is told to the others, and takes over in a run $known days after it was made"
+  ! is_next || echo "the certificate of this node ends on $(openssl x509 -noout -enddate -in "$in_use.crt" | cut -d = -f 2); the next one is told to the others, and takes over in a run of this node's region, $known days after it was made or later"
 }
 
 case ${1:-} in
-  own_so | own | next_so | make_next | renewal | taken_so | take | trusted | shown_so | notes) "$1" ;;
+  own_so | own | next_so | make_next | renewal | taken_so | take | trusted | shown_so | show | notes) "$1" ;;
   *)
     echo 'certificate: no such verb' >&2
     exit 2

@@ -396,6 +396,10 @@ set_sync() {
 votes() {
   names=$(value "SELECT setting FROM pg_settings WHERE name = 'synchronous_standby_names'") || exit 1
   number=$(echo "$names" | sed -n 's/^ANY \([0-9]*\) .*/\1/p')
+  if [ -n "$names" ] && [ -z "$number" ]; then
+    echo "whom commits wait for is set elsewhere (synchronous_standby_names is $names), and $count standbys are wanted"
+    return
+  fi
   [ "${number:-0}" -ge "$count" ] \
     || echo "commits wait for ${number:-0} standbys, and $count are wanted: set this server up again when all of $known stream"
 }
