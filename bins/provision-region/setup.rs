@@ -122,7 +122,7 @@ impl Setup<'_, '_> {
             self.meet(machine).await?;
         }
         let mut related = Vec::new();
-        let mut told = true;
+        let mut untold = Vec::new();
         if recipes::has_mesh(&self.world.topology) {
             for machine in &own {
                 self.ask(machine).await?;
@@ -136,7 +136,9 @@ impl Setup<'_, '_> {
             self.stop()?;
             for server in &related {
                 self.stop()?;
-                told &= self.make(server, Phase::Peers).await.is_ok();
+                if self.make(server, Phase::Peers).await.is_err() {
+                    untold.push(server.clone());
+                }
             }
         }
         let mut ordered: Vec<&Machine> = own.iter().collect();
@@ -146,25 +148,28 @@ impl Setup<'_, '_> {
         }
         for server in self.dependents(&related) {
             self.stop()?;
-            told &= self.make(&server, Phase::Dependent).await.is_ok();
+            if self.make(&server, Phase::Dependent).await.is_err() {
+                untold.push(server);
+            }
         }
-        self.try_logins(&own, &related).await?;
+        let told = untold.is_empty() && related.len() == self.met_before().len();
+        self.renew(&own, told).await?;
+        self.try_logins(|machine| {
+            let reached = related.contains(&machine.server) && !untold.contains(&machine.server);
+            reached || own.iter().any(|known| known.server == machine.server)
+        })
+        .await?;
         for machine in self.primaries_about(&own, &related) {
             self.make(&machine, Phase::Synchronous).await?;
         }
-        told &= related.len() == self.met_before().len();
-        self.renew(&own, told).await
+        Ok(())
     }
 
-    /// Whether the product gets through from every host to its nodes, now that all of them are set up. One that does not keeps
-    /// nothing else from being done.
-    async fn try_logins(&mut self, own: &[Machine], related: &[String]) -> Result<(), Halt> {
-        let asked = |machine: &&Machine| {
-            let mut own = own.iter();
-            related.contains(&machine.server) || own.any(|known| known.server == machine.server)
-        };
-        let asked: Vec<Machine> = self.machines.iter().filter(asked).cloned().collect();
-        for machine in asked {
+    /// Whether the product gets through from every host to its nodes, now that all that could be set up are. One that does not
+    /// keeps nothing else from being done.
+    async fn try_logins(&mut self, is_set_up: impl Fn(&Machine) -> bool) -> Result<(), Halt> {
+        let asked = self.machines.iter().filter(|machine| is_set_up(machine));
+        for machine in asked.cloned().collect::<Vec<_>>() {
             self.stop()?;
             let server = self.recipe(&machine, Phase::Dependent).server;
             let steps = host::logins(&server);
@@ -192,7 +197,9 @@ impl Setup<'_, '_> {
             let file = recipes::node_on(&self.world.topology, machine.role, &machine.host)
                 .map(|(_, node)| format!("{CERTIFICATES}/{}.pem", node.name));
             let waits = if file.is_some_and(|file| self.outcome.certificates.contains(&file)) {
-                Some("its next certificate has not taken over: its file was not checked in yet")
+                Some(
+                    "its next certificate has not taken over: its file here did not have it before this run",
+                )
             } else if told {
                 None
             } else {
@@ -285,7 +292,7 @@ impl Setup<'_, '_> {
             .collect()
     }
 
-    /// A standby copies from its primary, and a host is asked whether it gets through to the nodes.
+    /// A standby copies from its primary. Hosts are last: from the first moment on they have nodes to speak to.
     fn rank(&self, machine: &Machine) -> u8 {
         let node = recipes::node_on(&self.world.topology, machine.role, &machine.host);
         match node {

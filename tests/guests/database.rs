@@ -504,21 +504,29 @@ fn a_node_with_another_certificate_is_not_spoken_to(pair: &Pair<'_>) {
     let bundle = "/etc/regionwise/pgbouncer/nodes.crt";
     let own = "/etc/regionwise/postgres/server.crt";
     let host = pair.guest(1);
-    let swap =
-        format!("cp -p {bundle} /root/nodes && cp {own} {bundle} && systemctl restart pgbouncer");
+    // What a set-up would say.
+    let login = || {
+        let ask = "mkdir -p /run/sent && echo password-of-shop > /run/sent/password-shop
+            /usr/local/lib/regionwise/bouncer log_in /run/sent || true; rm -r /run/sent";
+        host.ssh(ask).unwrap()
+    };
+    assert_eq!(login(), "");
+    let swap = format!("cp -p {bundle} /root/nodes && cp {own} {bundle}");
     host.ssh(&swap).unwrap();
-    let refused = ask(pair, "password-of-shop", "shop");
-    assert!(!refused.contains("shop f"), "{refused}");
-    let log = host.ssh("journalctl -q -n 20 -o cat -u pgbouncer").unwrap();
-    assert!(log.contains("certificate verify failed"), "{log}");
-    // And a set-up would say so, although PgBouncer listens.
-    let login = "mkdir -p /run/sent && echo password-of-shop > /run/sent/password-shop
-        /usr/local/lib/regionwise/bouncer running_so; echo $?; /usr/local/lib/regionwise/bouncer log_in /run/sent || true; rm -r /run/sent";
-    let said = host.ssh(login).unwrap();
+    // It answers over a connection that it has, and no new one would be made.
+    assert_eq!(ask(pair, "password-of-shop", "shop"), "shop f\n");
+    let said = login();
+    let refused = "shop does not get through to shop: ";
     assert!(
-        said.starts_with("0\nshop does not get through PgBouncer to shop: "),
+        said.starts_with(refused) && said.contains("certificate verify failed"),
         "{said}"
     );
+    host.ssh("systemctl restart pgbouncer").unwrap();
+    let asked = ask(pair, "password-of-shop", "shop");
+    assert!(!asked.contains("shop f"), "{asked}");
+    let log = host.ssh("journalctl -q -n 20 -o cat -u pgbouncer").unwrap();
+    assert!(log.contains("certificate verify failed"), "{log}");
+    assert!(login().starts_with(refused));
     host.ssh(&format!(
         "mv /root/nodes {bundle} && systemctl restart pgbouncer"
     ))

@@ -405,23 +405,41 @@ fn a_region_is_joined_to_those_that_are_there_and_its_primary_comes_before_the_s
     let mesh = joined.json["result"]["mesh"].as_object().unwrap();
     assert_eq!(mesh.len(), 7, "{mesh:?}");
 
-    // Its next certificate is told to all and then takes over, in a script of its own, which is the last one; not before its
-    // file was there to be checked in.
+    // The product does not get through: that is said, and nothing else is left undone for it.
+    fs::write(world.path("no-login"), "").unwrap();
+    let before = world.scripts().len();
+    let alone = run_with_secrets(&world, "us-east").ends(10);
+    alone.because("step-bouncer-logins");
+    for host in ["sin-1", "us-1", "us-2"] {
+        let failed = format!("step `bouncer-logins` failed on `{host}`");
+        assert!(
+            alone.json.to_string().contains(&failed),
+            "{host}: {}",
+            alone.json
+        );
+    }
+    assert_eq!(world.scripts().split_off(before), expected);
+    fs::remove_file(world.path("no-login")).unwrap();
+
+    // Its next certificate is told to all and then takes over, in a script of its own; not in the run that has its file first.
     let primary = world.machine("shop-us-primary");
     fs::write(primary.join("certificate"), "MIIB MIIC").unwrap();
     fs::write(primary.join("renewal"), "due").unwrap();
     let new = run_with_secrets(&world, "us-east").ends(0);
-    let kept = "its next certificate has not taken over: its file was not checked in yet";
+    let kept =
+        "its next certificate has not taken over: its file here did not have it before this run";
     assert!(new.json.to_string().contains(kept), "{}", new.json);
     let before = world.scripts().len();
     run_with_secrets(&world, "us-east").ends(0);
     let scripts = world.scripts().split_off(before);
-    assert_eq!(scripts, [&expected[..], &us[3..]].concat());
+    let (earlier, later) = expected.split_at(expected.len() - hosts.len() - 1);
+    assert_eq!(scripts, [earlier, &us[3..], later].concat());
+    let renewed = || fs::read_to_string(primary.join("renewed")).unwrap_or_default();
+    assert_eq!(renewed(), "yes\n");
     let sent = |server: &str| {
         let sent = fs::read(world.machine(server).join("sent")).unwrap();
         String::from_utf8_lossy(&sent).into_owned()
     };
-    assert!(sent("shop-us-primary").contains("database-renewed"));
     let both = regionwise_provision::host::pem("MIIB MIIC");
     assert!(sent("shop-us-sin").contains(&both));
     let certificate = fs::read_to_string(world.path("certificates/us-primary.pem")).unwrap();
@@ -440,7 +458,7 @@ fn a_region_is_joined_to_those_that_are_there_and_its_primary_comes_before_the_s
     assert!(made.count() >= 2, "{}", alone.json);
     let kept = "its next certificate has not taken over: some servers were not told of it";
     assert!(alone.json.to_string().contains(kept), "{}", alone.json);
-    assert!(!sent("shop-us-primary").contains("database-renewed"));
+    assert_eq!(renewed(), "yes\n");
     // Its standby there is still let in: the certificate is kept beside regions.toml.
     let script = || {
         let sent = fs::read(world.machine("shop-us-primary").join("sent")).unwrap();

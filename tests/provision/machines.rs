@@ -41,13 +41,16 @@ case $2 in
     echo 'regionwise: begun'
     echo "$1" >> "$base/scripts"
     cat > "$machine/sent"
+    ! grep -qaF 'command_step database-renewed ' "$machine/sent" || echo yes >> "$machine/renewed"
     printf 'fact\twireguard\t%s=\n' "$(printf '%-32s' "$1" | base64 | cut -c 1-43)"
     printf 'fact\tcertificate\t%s\n' "$(cat "$machine/certificate" 2> /dev/null || echo MIIB)"
     printf 'fact\trenewal\t%s\n' "$(cat "$machine/renewal" 2> /dev/null || echo none)"
     printf 'fact\trows\tno\n'
     printf 'step\tchanged\tpackages\t\n'
     [ ! -e "$base/endless" ] || exec sleep 600
-    if [ -e "$base/armed" ]; then
+    if [ -e "$base/no-login" ] && grep -qaF 'command_step bouncer-logins ' "$machine/sent"; then
+      printf 'step\tfailed\tbouncer-logins\tnot let in\nend\tfailed\n'
+    elif [ -e "$base/armed" ]; then
       mkdir "$machine/guard" && echo "rm -r '$machine/guard'" > "$machine/guard/confirm"
       printf 'end\tarmed\n'
     else

@@ -1,6 +1,7 @@
 //! From what was done with the servers to the report. Pure.
 
 use regionwise_cli::{Finding, Level, Report, Table};
+use regionwise_provision::host::LOGINS;
 use regionwise_provision::said::State;
 use regionwise_provision::step::Step;
 use regionwise_provisioner::{Stopped, Unmet, Why};
@@ -108,7 +109,12 @@ pub(crate) fn of(mut report: Report, again: &str, outcome: &Outcome) -> Report {
         ));
     }
     texts::changed(&mut report, changed);
-    let worst = ends.into_iter().max_by_key(|end| weight(end.verdict));
+    report.findings.extend(ends.iter().map(|end| Finding {
+        level: Level::Error,
+        text: end.text.clone(),
+    }));
+    // The first of those that weigh the same: what came after it may follow from it.
+    let worst = ends.into_iter().rev().max_by_key(End::weight);
     match worst {
         None => {
             let waits = did.iter().any(|one| match &one.what {
@@ -133,10 +139,6 @@ pub(crate) fn of(mut report: Report, again: &str, outcome: &Outcome) -> Report {
         Some(end) => {
             report.verdict = end.verdict;
             report.reason = Some(end.reason);
-            report.findings.push(Finding {
-                level: Level::Error,
-                text: end.text.clone(),
-            });
             report.summary = format!(
                 "{} The servers are ordered and not all set up: {}.",
                 report.summary, end.text
@@ -174,18 +176,26 @@ struct End {
     hint: Option<&'static str>,
 }
 
-/// What somebody must know first.
-const fn weight(verdict: Verdict) -> u8 {
-    match verdict {
-        Verdict::Interrupted | Verdict::Terminated => 7,
-        Verdict::Refused => 6,
-        Verdict::Unknown => 5,
-        Verdict::RolledBack => 4,
-        Verdict::Locked => 3,
-        Verdict::Pause => 2,
-        Verdict::Unreachable => 1,
-        _ => 0,
+impl End {
+    /// What somebody must know first. That a host does not get through to a node is what a server that is down leads to.
+    fn weight(&self) -> u8 {
+        match self.verdict {
+            Verdict::Interrupted | Verdict::Terminated => 7,
+            Verdict::Refused => 6,
+            Verdict::Unknown => 5,
+            Verdict::RolledBack => 4,
+            Verdict::Locked => 3,
+            Verdict::Pause if self.reason == reason(LOGINS) => 0,
+            Verdict::Pause => 2,
+            Verdict::Unreachable => 1,
+            _ => 0,
+        }
     }
+}
+
+/// Of a step that failed.
+fn reason(step: &str) -> String {
+    format!("step-{step}")
 }
 
 fn unmet(host: &str, error: &Unmet) -> End {
@@ -274,7 +284,7 @@ fn ending(host: &str, applied: &Applied, steps: &[Step]) -> Option<End> {
                 "step `{}` failed on `{host}` ({why}): {}",
                 failed.name, failed.text
             );
-            (verdict, format!("step-{}", failed.name), text, None)
+            (verdict, reason(&failed.name), text, None)
         }
         Ending::Locked => (
             Verdict::Locked,
@@ -449,6 +459,43 @@ mod tests {
             waits.summary
         );
         assert!(waits.findings[0].text.contains("a standby waits"));
+    }
+
+    fn failed(step: &str) -> Did {
+        let applied = Applied {
+            steps: vec![Seen {
+                name: step.to_owned(),
+                state: State::Failed,
+                text: format!("{step} said no"),
+            }],
+            ..Applied::ended(Ending::Failed)
+        };
+        Did {
+            host: "eu-1".to_owned(),
+            what: What::Ran {
+                steps: Vec::new(),
+                applied,
+                missing: Vec::new(),
+                related: true,
+            },
+        }
+    }
+
+    #[test]
+    fn what_follows_from_something_else_does_not_hide_it() {
+        let down = || met(Err(Unmet::Silent("us-1".to_owned())));
+        let report = told(vec![down(), failed(LOGINS)]);
+        assert_eq!(report.verdict, Verdict::Unreachable, "{}", report.summary);
+        let report = told(vec![failed("packages"), failed("proxy"), failed(LOGINS)]);
+        assert_eq!(report.reason.as_deref(), Some("step-packages"));
+        // And nothing of it is lost.
+        for step in ["packages", "proxy", LOGINS] {
+            let said = format!("{step} said no");
+            let mut texts = report.findings.iter().map(|finding| &finding.text);
+            assert!(texts.any(|text| text.contains(&said)), "{said}");
+        }
+        let alone = told(vec![failed(LOGINS)]);
+        assert_eq!(alone.verdict, Verdict::Pause);
     }
 
     #[test]

@@ -28,6 +28,9 @@ pub const REGION_HOST: &str = "region-host";
 pub const DEPLOY_KEY: &str = "deploy.pub";
 pub const ENV: &str = "env";
 
+/// The step that fails where a host does not get through to a node: mostly what something else has done before.
+pub const LOGINS: &str = "bouncer-logins";
+
 /// What one server is to be. Each part adds its steps.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Server {

@@ -122,7 +122,7 @@ pub(super) fn steps(bouncer: &Bouncer) -> Vec<Step> {
 
 pub(super) fn logins() -> Step {
     TOOL.step(
-        "bouncer-logins",
+        super::LOGINS,
         "the product gets through to the nodes",
         "logins_so \"$staged\"",
         "log_in \"$staged\"",

@@ -90,11 +90,19 @@ run() {
   die "PgBouncer does not listen: $(journalctl -q -n 3 -o cat -u "$unit")"
 }
 
-# PgBouncer listens also where nobody is behind it, and it answers with what it knew a moment ago.
+# ask CONNECTION, as the product.
+ask() {
+  PGPASSWORD=$(head -n 1 "$staged/password-$account") PGCONNECT_TIMEOUT=10 \
+    timeout 30 psql -X -q -A -t -w -d "$1 user=$account" -c 'SELECT 1' 2>&1
+}
+
+# A new login at the node, as PgBouncer would make it, and one through PgBouncer: it listens also where nobody is behind it, and
+# answers over a connection that it has also where no new one is let in.
 logins_so() {
   for name in "$database" "${database}_read"; do
-    said=$(PGPASSWORD=$(head -n 1 "$staged/password-$account") PGCONNECT_TIMEOUT=10 \
-      timeout 30 psql -X -q -A -t -w -h 127.0.0.1 -p "$port" -U "$account" -d "$name" -c 'SELECT 1' 2>&1) || return 1
+    way=$(sed -n "s/^$name = //p" "$settings/pgbouncer.ini")
+    said=$(ask "$way sslmode=verify-ca sslrootcert=$settings/nodes.crt") || return 1
+    said=$(ask "host=127.0.0.1 port=$port dbname=$name") || return 1
   done
 }
 
@@ -103,7 +111,7 @@ log_in() {
     ! logins_so || return 0
     sleep 2
   done
-  die "$account does not get through PgBouncer to $name: $(echo "${said:-no answer within 30 s}" | tail -n 1); $(journalctl -q -n 2 -o cat -u "$unit" | tr '\n' ' ')"
+  die "$account does not get through to $name: $(echo "${said:-no answer within 30 s}" | tail -n 1); $(journalctl -q -n 2 -o cat -u "$unit" | tr '\n' ' ')"
 }
 
 notes() {
