@@ -19,6 +19,7 @@ mod host;
 mod node;
 mod ports;
 mod redis_tool;
+mod region_host_tool;
 mod script;
 mod setting_up;
 mod store;

@@ -9,7 +9,7 @@ use regionwise_provision::host::{
     steps,
 };
 use regionwise_provision::script::render;
-use regionwise_provision::step::{Action, Content, File};
+use regionwise_provision::step::{Action, File};
 
 use crate::act::root;
 use crate::compat;
@@ -206,10 +206,7 @@ fn shellcheck_finds_nothing_in_the_script_that_sets_a_server_up() {
     assert_eq!(code, 0, "{said}");
     // The programs in it are words of a document for the shell that reads the script.
     let programs = steps.iter().filter_map(|step| match &step.action {
-        Action::File(File {
-            content: Content::Text(text),
-            ..
-        }) => text.starts_with("#!/bin/sh").then_some(text),
+        Action::File(File { text, .. }) => text.starts_with("#!/bin/sh").then_some(text),
         _ => None,
     });
     let mut seen = 0;

@@ -13,7 +13,7 @@ mod tests;
 
 use std::fmt;
 
-use crate::step::{Action, Command, Content, Fact, File, Guard, Step};
+use crate::step::{Action, Command, Fact, File, Guard, Step};
 
 pub use api::Api;
 pub use backup::Backup;
@@ -167,12 +167,11 @@ fn file(
     owner: &'static str,
     text: impl Into<String>,
 ) -> Step {
-    let content = Content::Text(text.into());
     let file = File {
         path: path.into(),
         mode,
         owner,
-        content,
+        text: text.into(),
     };
     Step {
         name,

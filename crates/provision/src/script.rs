@@ -2,7 +2,7 @@
 
 use std::fmt::Write;
 
-use crate::step::{Action, Command, Content, Fact, File, Step};
+use crate::step::{Action, Command, Fact, File, Step};
 
 const FRAME: &str = include_str!("script/frame.sh");
 
@@ -79,13 +79,10 @@ fn one(step: &Step, number: u32) -> String {
             path,
             mode,
             owner,
-            content,
+            text,
         }) => {
-            let what = format!("{name} {} {mode:o} {owner}", quoted(path));
-            match content {
-                Content::Text(text) => format!("file {what} {guarded} << '{END}'\n{text}{END}\n"),
-                Content::Staged { name, sha256 } => format!("staged {what} {name} {sha256}\n"),
-            }
+            let path = quoted(path);
+            format!("file {name} {path} {mode:o} {owner} {guarded} << '{END}'\n{text}{END}\n")
         }
         Action::Command(Command {
             check,

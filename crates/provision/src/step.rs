@@ -49,15 +49,8 @@ pub struct File {
     pub mode: u32,
     /// `user:group`
     pub owner: &'static str,
-    pub content: Content,
-}
-
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Content {
     /// Stands in the script: never a secret. Ends with a line feed.
-    Text(String),
-    /// Lies beside the script under this name when it runs; hexadecimal sha256.
-    Staged { name: &'static str, sha256: String },
+    pub text: String,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]

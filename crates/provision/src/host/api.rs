@@ -2,12 +2,14 @@
 
 use std::net::IpAddr;
 
-use super::{DEPLOY_KEY, ENV, REGION_HOST, command, packages, text};
+use super::{DEPLOY_KEY, ENV, Tool, command, look, packages, text};
 use crate::script::quoted;
-use crate::step::{Action, Content, File, Step};
+use crate::step::Step;
+use crate::upgrade;
 
 /// Where `region-host` lies on a server: the deploy key's forced command names it.
 const HELPER: &str = "/usr/local/bin/region-host";
+const TOOL: Tool = Tool("/usr/local/lib/regionwise/region-host");
 /// Ports of the two slots, on loopback.
 const SLOT_PORTS: [u16; 2] = [3001, 3002];
 
@@ -29,6 +31,7 @@ pub struct Api {
 
 pub(super) fn steps(api: &Api) -> Vec<Step> {
     let Api { app, account, .. } = api;
+    let sha256 = &api.region_host_sha256;
     let root = format!("/var/lib/regionwise/{app}");
     let proxy = format!("regionwise-{app}-proxy.service");
     let reconcile = format!("regionwise-{app}-reconcile.service");
@@ -44,28 +47,24 @@ pub(super) fn steps(api: &Api) -> Vec<Step> {
              systemctl --quiet disable --now haproxy.service",
             &["haproxy"],
         ),
-        Step {
-            name: "region-host",
-            reason: "controllers speak to it, and to nothing else on this server",
-            action: Action::File(File {
-                path: HELPER.to_owned(),
-                mode: 0o755,
-                owner: "root:root",
-                content: Content::Staged {
-                    name: REGION_HOST,
-                    sha256: api.region_host_sha256.clone(),
-                },
-            }),
-            guard: None,
-        },
-        command(
-            "region-host-runs",
-            "a binary for another machine or a newer libc is found out now, not at the first deploy",
-            format!("{HELPER} --version"),
-            format!(
-                "echo 'this region-host does not run here: build it for this architecture and a libc that is not newer'; {HELPER} --version"
-            ),
+        text(
+            "region-host-tool",
+            "what needs a look at the server is looked at there",
+            TOOL.0,
+            0o755,
+            upgrade::SCRIPT,
+        ),
+        TOOL.step(
+            "region-host",
+            "controllers speak to it, and to nothing else on this server; the one before is kept",
+            &format!("so {sha256}"),
+            &format!("place {sha256} \"$staged\""),
             &[],
+        ),
+        look(
+            "region-host-notes",
+            "what somebody should know",
+            &format!("{TOOL} notes {sha256}"),
         ),
         install(api, &root),
         text(

@@ -139,10 +139,7 @@ fn api() -> Api {
 fn file<'a>(steps: &'a [Step], name: &str) -> &'a str {
     let step = steps.iter().find(|step| step.name == name).unwrap();
     match &step.action {
-        Action::File(File {
-            content: Content::Text(text),
-            ..
-        }) => text,
+        Action::File(File { text, .. }) => text,
         _ => panic!("`{name}` is no file with a text"),
     }
 }
@@ -287,12 +284,7 @@ fn a_server_that_is_reached_over_ipv6_listens_there() {
 #[test]
 fn no_text_in_the_script_can_end_it_early() {
     for step in steps(&server()) {
-        if let Action::File(File {
-            content: Content::Text(text),
-            path,
-            ..
-        }) = &step.action
-        {
+        if let Action::File(File { text, path, .. }) = &step.action {
             assert!(text.ends_with('\n'), "{path}");
             assert!(!text.contains("END-OF-REGIONWISE-FILE"), "{path}");
         }

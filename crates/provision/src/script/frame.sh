@@ -14,6 +14,7 @@ umask 022
 export LC_ALL=C DEBIAN_FRONTEND=noninteractive NEEDRESTART_SUSPEND=1
 PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin
 mode=${1:-}
+# shellcheck disable=SC2034  # the shell of a step finds there what came with it
 staged=${2:-}
 guard=GUARD_DIRECTORY
 guard_lock=/run/regionwise-guard.lock
@@ -271,27 +272,6 @@ file() {
   wanted "$1" || return 0
   before "$1" "$5"
   put "$work/new" "$2" "$3" "$4" > "$work/out" 2>&1 || fail "$1"
-  did "$1"
-}
-
-has_sum() {
-  [ "$(sha256sum < "$1" | cut -d ' ' -f 1)" = "$2" ]
-}
-
-# staged NAME PATH MODE OWNER FILE SHA256
-staged() {
-  if [ -f "$2" ] && [ ! -L "$2" ] && has_sum "$2" "$6" && owned "$2" "$3" "$4"; then
-    say ok "$1"
-    return
-  fi
-  wanted "$1" || return 0
-  # When only mode or owner differ, it need not come again.
-  source=$staged/$5
-  [ -f "$source" ] || source=$2
-  {
-    has_sum "$source" "$6" || { echo "$source is not what was sent"; false; }
-  } > "$work/out" 2>&1 || fail "$1"
-  put "$source" "$2" "$3" "$4" > "$work/out" 2>&1 || fail "$1"
   did "$1"
 }
 

@@ -6,6 +6,12 @@
 #   script undo                        the kept one serves again, and the other one goes
 #
 # The only line is a word and what there is to say, with a tab.
+#
+# For the steps that make a host, which hold their lock already; they end with a status:
+#
+#   script so SHA256                   it is there, or somebody went back from it
+#   script place SHA256 DIRECTORY      as upgrade, also where none is yet
+#   script notes SHA256                that somebody went back from it
 set -u
 umask 022
 export LC_ALL=C
@@ -57,6 +63,51 @@ undo() {
 or_failed() {
   "$1" || say failed 'the disk does not take it'
 }
+
+# An upgrade that was taken back is not made again by a run that is about something else.
+was_left() {
+  [ -x "$here" ] && [ "$(cat "$left" 2> /dev/null)" = "$1" ]
+}
+
+is_so() {
+  [ "$(stat -c '%a %U:%G' "$here" 2> /dev/null)" = '755 root:root' ] && { has_sum "$here" "$1" || was_left "$1"; }
+}
+
+die() {
+  echo "$1"
+  exit 1
+}
+
+place() {
+  # When only mode or owner differ, it need not come again.
+  source=$2/region-host
+  [ -f "$source" ] || source=$here
+  if ! arrived "$source" "$1" || ! chown root:root "$new"; then
+    rm -f "$new"
+    die "$source is not what was sent"
+  fi
+  if ! runs "$new"; then
+    said=$(version "$new")
+    rm -f "$new"
+    die "this region-host does not run here: build it for this architecture and a libc that is not newer: $said"
+  fi
+  if [ -x "$here" ] && ! has_sum "$here" "$1"; then put; else mv -f "$new" "$here" && sync; fi
+}
+
+case $1 in
+  so)
+    is_so "$2"
+    exit
+    ;;
+  place)
+    place "$2" "$3"
+    exit
+    ;;
+  notes)
+    ! was_left "$2" || echo "somebody went back from this run's region-host, and it stays so: provision-region upgrade puts it there again"
+    exit
+    ;;
+esac
 
 exec 9> /run/regionwise-steps.lock
 flock -n 9 || say busy 'another run is setting this server up'
