@@ -27,7 +27,7 @@ pub(crate) struct Api {
 
     /// Time between two looks at what the provider is still doing.
     #[arg(long, env = "REGIONWISE_TICK", value_name = "DURATION", value_parser = duration, default_value = "2s")]
-    tick: Duration,
+    pub(crate) tick: Duration,
 
     /// How long one order may take.
     #[arg(long, env = "REGIONWISE_ACTIONS_WITHIN", value_name = "DURATION", value_parser = duration, default_value = "10m")]

@@ -1,9 +1,6 @@
 //! `--region NAME`: plan, refuse what a rule forbids, order, and look whether it is there.
 
-use std::path::PathBuf;
-use std::time::Duration;
-
-use regionwise_cli::{Common, Context, Failure, Report, duration};
+use regionwise_cli::{Common, Context, Failure, Report};
 use regionwise_provision::cloud_config::{self, HostKey, TooLarge};
 use regionwise_provision::host::{Opening, Server, System, steps};
 use regionwise_provision::{Change, Cost, Detail, Kind, Role, ServerSpec, script};
@@ -13,7 +10,7 @@ use regionwise_topology::Region;
 use rust_decimal::Decimal;
 
 use crate::look::{Api, Seen, World};
-use crate::setup::{self, Baggage};
+use crate::setup::{self, Baggage, Setup, SetupArgs};
 use crate::{addresses, texts};
 
 #[derive(clap::Args)]
@@ -55,21 +52,8 @@ pub(crate) struct RegionArgs {
     #[arg(long, env = "REGIONWISE_SERVERS_ONLY")]
     pub(crate) servers_only: bool,
 
-    /// NAME=value lines that every release on the region's hosts gets: region, database URLs, secrets.
-    #[arg(long, env = "REGIONWISE_ENV_FILE", value_name = "FILE")]
-    pub(crate) env_file: Option<PathBuf>,
-
-    /// The region-host to upload, built for the servers; by default the one beside this program.
-    #[arg(long, env = "REGIONWISE_REGION_HOST", value_name = "FILE")]
-    pub(crate) region_host: Option<PathBuf>,
-
-    /// Private key that opens root's login; by default the keys that ssh finds by itself.
-    #[arg(long, env = "REGIONWISE_ROOT_KEY", value_name = "FILE")]
-    pub(crate) root_key: Option<PathBuf>,
-
-    /// How long a server that runs may take until it answers ssh.
-    #[arg(long, env = "REGIONWISE_BOOT_WITHIN", value_name = "DURATION", value_parser = duration, default_value = "10m")]
-    pub(crate) boot_within: Duration,
+    #[command(flatten)]
+    setup: SetupArgs,
 
     #[command(flatten)]
     pub(crate) api: Api,
@@ -134,7 +118,7 @@ pub(crate) async fn run(
     }
     let baggage = match args.servers_only {
         true => None,
-        false => Some(Baggage::read(common, args, context, &world, region, &seen).await?),
+        false => Some(Baggage::read(common, &args.setup, context, &world, region, &seen).await?),
     };
     let mut done = Done::default();
     let ended = order(&world, &mut seen, args, context, &mut done, &say).await;
@@ -147,7 +131,16 @@ pub(crate) async fn run(
             let Some(baggage) = baggage.filter(|_| report.verdict == Verdict::Proceed) else {
                 return Ok(report);
             };
-            let outcome = setup::set_up(&world, region, &seen, args, &baggage, context).await;
+            let setup = Setup::new(
+                &world,
+                region,
+                &seen,
+                &args.setup,
+                &baggage,
+                context,
+                args.api.tick,
+            );
+            let outcome = setup.run().await;
             Ok(setup::report(report, &again(region), &outcome))
         }
         Err(stopped) => Ok(halted(

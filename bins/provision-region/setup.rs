@@ -1,36 +1,54 @@
 //! What comes after the orders: every server is logged in to for the first time, and made what it is to be.
 
 mod baggage;
+mod compare;
+mod health;
 mod logins;
 mod report;
+mod server;
 
 use std::collections::BTreeMap;
 use std::net::Ipv6Addr;
+use std::path::PathBuf;
 use std::time::Duration;
 use std::{fs, io};
 
-use regionwise_cli::Context;
-use regionwise_provision::host::{self, Server, from_pem, pem};
-use regionwise_provision::recipes::{self, Facts, Machine, Phase, Recipe};
+use regionwise_cli::{Context, duration};
+use regionwise_provision::Inventory;
+use regionwise_provision::host::{self, Server, from_pem};
+use regionwise_provision::recipes::{self, Machine, Phase};
 use regionwise_provision::step::Step;
-use regionwise_provision::{Inventory, Kind, Labels, WIREGUARD, script, wireguard_label};
-use regionwise_provisioner::{Project, Seat, Settled, Stopped, Unmet, first_session, relabel};
-use regionwise_remote::root::{Part, RootLogin};
+use regionwise_provisioner::{Settled, Stopped, Unmet};
 use regionwise_rollout::Verdict;
 use regionwise_topology::Region;
 
-use crate::apply::{self, Applied, Ending, Mode};
+use crate::apply::Applied;
 use crate::look::{Seen, World};
-use crate::region::RegionArgs;
-use crate::uploads;
 pub(crate) use baggage::Baggage;
-pub(crate) use report::of as report;
+pub(crate) use report::{compared, of as report};
 
 /// Beside regions.toml. They are public, and whoever asks a node needs them: nobody else vouches for it.
 const CERTIFICATES: &str = "certificates";
 
-/// A server that is up answers ssh within this, also over a bad line.
-const ANSWERS_WITHIN: Duration = Duration::from_secs(30);
+/// What a set-up needs from whoever runs it.
+#[derive(clap::Args)]
+pub(crate) struct SetupArgs {
+    /// NAME=value lines that every release on the region's hosts gets: region, database URLs, secrets.
+    #[arg(long, env = "REGIONWISE_ENV_FILE", value_name = "FILE")]
+    env_file: Option<PathBuf>,
+
+    /// The region-host to upload, built for the servers; by default the one beside this program.
+    #[arg(long, env = "REGIONWISE_REGION_HOST", value_name = "FILE")]
+    region_host: Option<PathBuf>,
+
+    /// Private key that opens root's login; by default the keys that ssh finds by itself.
+    #[arg(long, env = "REGIONWISE_ROOT_KEY", value_name = "FILE")]
+    root_key: Option<PathBuf>,
+
+    /// How long a server that runs may take until it answers ssh.
+    #[arg(long, env = "REGIONWISE_BOOT_WITHIN", value_name = "DURATION", value_parser = duration, default_value = "10m")]
+    boot_within: Duration,
+}
 
 /// What became of the servers.
 #[derive(Default)]
@@ -61,6 +79,14 @@ pub(super) enum What {
     },
     /// Something is for a later run.
     Waits(&'static str),
+    /// It is not as it should be, and nothing was changed.
+    Differs(&'static str),
+    /// Whether a release answers over HTTP; `false`: there is none yet.
+    Serves(bool),
+    /// The load balancer that `Did` names does not find these hosts healthy.
+    Unbalanced(Vec<String>),
+    /// What the load balancer finds could not be seen.
+    Unseen(Stopped),
     /// Its labels could not be written.
     Unlabelled(Stopped),
     /// It did not say this of itself.
@@ -71,51 +97,59 @@ pub(super) enum What {
     Stopped(Verdict),
 }
 
-/// Makes every server of the region what it is to be, and tells those of other regions about them.
-pub(crate) async fn set_up(
-    world: &World,
-    region: &Region,
-    seen: &Seen<'_>,
-    args: &RegionArgs,
-    baggage: &Baggage,
-    context: &Context,
-) -> Outcome {
-    let inventories: Vec<&Inventory> = seen
-        .projects
-        .iter()
-        .map(|project| &project.inventory)
-        .collect();
-    let mut setup = Setup {
-        world,
-        region,
-        seen,
-        args,
-        baggage,
-        context,
-        machines: recipes::machines(&world.topology.product.name, &inventories),
-        outcome: Outcome::default(),
-    };
-    // Every phase is for all servers; what one of them lacks would make the next phase guess.
-    let _ = setup.run().await;
-    setup.outcome
-}
-
-struct Setup<'a, 's> {
+/// Makes every server of a region what it is to be, and tells those of other regions about them; or compares.
+pub(crate) struct Setup<'a, 's> {
     world: &'a World,
     region: &'a Region,
     seen: &'a Seen<'s>,
-    args: &'a RegionArgs,
+    args: &'a SetupArgs,
     baggage: &'a Baggage,
     context: &'a Context,
+    /// Time between two looks at what the provider sees of the servers.
+    tick: Duration,
     machines: Vec<Machine>,
+    /// Nothing is changed.
+    looks: bool,
     outcome: Outcome,
 }
 
 /// A server failed, or a signal came: what is in `did` says it.
 struct Halt;
 
-impl Setup<'_, '_> {
-    async fn run(&mut self) -> Result<(), Halt> {
+impl<'a, 's> Setup<'a, 's> {
+    pub(crate) fn new(
+        world: &'a World,
+        region: &'a Region,
+        seen: &'a Seen<'s>,
+        args: &'a SetupArgs,
+        baggage: &'a Baggage,
+        context: &'a Context,
+        tick: Duration,
+    ) -> Self {
+        let projects = seen.projects.iter();
+        let inventories: Vec<&Inventory> = projects.map(|project| &project.inventory).collect();
+        Self {
+            world,
+            region,
+            seen,
+            args,
+            baggage,
+            context,
+            tick,
+            machines: recipes::machines(&world.topology.product.name, &inventories),
+            looks: false,
+            outcome: Outcome::default(),
+        }
+    }
+
+    /// Sets up, as far as it goes.
+    pub(crate) async fn run(mut self) -> Outcome {
+        // Every phase is for all servers; what one of them lacks would make the next phase guess.
+        let _ = self.phases().await;
+        self.outcome
+    }
+
+    async fn phases(&mut self) -> Result<(), Halt> {
         self.remember();
         let own = self.of_the_region();
         for machine in &own {
@@ -162,7 +196,7 @@ impl Setup<'_, '_> {
         for machine in self.primaries_about(&own, &related) {
             self.make(&machine, Phase::Synchronous).await?;
         }
-        Ok(())
+        self.see_health(&own).await
     }
 
     /// Whether the product gets through from every host to its nodes, now that all that could be set up are. One that does not
@@ -206,10 +240,7 @@ impl Setup<'_, '_> {
                 Some("its next certificate has not taken over: some servers were not told of it")
             };
             if let Some(why) = waits {
-                self.outcome.did.push(Did {
-                    host: machine.host.clone(),
-                    what: What::Waits(why),
-                });
+                self.did(machine, What::Waits(why));
             } else {
                 let steps = host::renewal(&self.recipe(machine, Phase::Whole).server);
                 self.script(machine, steps, Vec::new(), Vec::new(), false)
@@ -305,259 +336,5 @@ impl Setup<'_, '_> {
     fn is_primary(&self, machine: &Machine) -> bool {
         let found = recipes::node_on(&self.world.topology, machine.role, &machine.host);
         found.is_some_and(|(cluster, node)| cluster.primary.name == node.name)
-    }
-
-    /// The first session, or nothing where it was before.
-    async fn meet(&mut self, machine: &Machine) -> Result<(), Halt> {
-        self.stop()?;
-        let signals = &self.context.signals;
-        let region = &self.region.name;
-        let say = |line: &str| self.context.progress.say(format!("{region}: {line}"));
-        let seat = self.seat(machine);
-        let stop = || signals.now().is_some();
-        let Some(project) = self.project_of(machine) else {
-            return Ok(());
-        };
-        let meeting = Box::pin(first_session(&seat, &project.hetzner, &stop, &say));
-        let met = tokio::select! {
-            met = meeting => met,
-            // Safe at any moment: the next run goes on there.
-            _ = signals.received() => Err(Unmet::Signal),
-        };
-        let good = met.is_ok();
-        self.outcome.did.push(Did {
-            host: machine.host.clone(),
-            what: What::Met(met),
-        });
-        self.stop()?;
-        match good {
-            true => Ok(()),
-            false => Err(Halt),
-        }
-    }
-
-    /// The server makes its keys for the mesh and for replication, and says their public halves.
-    async fn ask(&mut self, machine: &Machine) -> Result<(), Halt> {
-        let server = self.facts().for_keys(machine);
-        let steps = host::keys(&server);
-        let related = machine.region != self.region.name;
-        let facts = self
-            .script(machine, steps, Vec::new(), Vec::new(), related)
-            .await?;
-        let fact = |wanted: &str| {
-            let found = facts.iter().find(|(name, _)| name == wanted);
-            found.map(|(_, value)| value.clone())
-        };
-        let (wireguard, certificate) = (fact("wireguard"), fact("certificate"));
-        let rows = fact("rows").map(|said| said != "no");
-        let renews = fact("renewal").is_some_and(|said| said == "due");
-        let Some(label) = wireguard.as_deref().and_then(wireguard_label) else {
-            return Err(self.unsaid(machine, "its WireGuard key"));
-        };
-        self.label(machine, label).await?;
-        match &certificate {
-            Some(certificate) => self.keep(machine, certificate)?,
-            None if server.database.is_some() => {
-                return Err(self.unsaid(machine, "the certificate of its node"));
-            }
-            None => {}
-        }
-        let address = self.facts().address(machine);
-        self.outcome.mesh.insert(machine.server.clone(), address);
-        for known in &mut self.machines {
-            if known.server == machine.server {
-                known.wireguard.clone_from(&wireguard);
-                known.rows = rows;
-                known.renews = renews;
-                known.certificate = certificate.clone().or(known.certificate.take());
-            }
-        }
-        Ok(())
-    }
-
-    fn unsaid(&mut self, machine: &Machine, what: &'static str) -> Halt {
-        self.outcome.did.push(Did {
-            host: machine.host.clone(),
-            what: What::Unsaid(what),
-        });
-        Halt
-    }
-
-    /// A node's certificate, as a file for `sslrootcert`.
-    fn keep(&mut self, machine: &Machine, certificate: &str) -> Result<(), Halt> {
-        let node = recipes::node_on(&self.world.topology, machine.role, &machine.host);
-        let Some((_, node)) = node else {
-            return Ok(());
-        };
-        let file = format!("{}.pem", node.name);
-        let path = self.baggage.certificates.join(&file);
-        let text = pem(certificate);
-        if fs::read_to_string(&path).is_ok_and(|there| there == text) {
-            return Ok(());
-        }
-        let made = fs::create_dir_all(&self.baggage.certificates);
-        match made.and_then(|()| fs::write(&path, text)) {
-            Ok(()) => {
-                self.outcome
-                    .certificates
-                    .push(format!("{CERTIFICATES}/{file}"));
-                Ok(())
-            }
-            Err(error) => {
-                self.outcome.did.push(Did {
-                    host: machine.host.clone(),
-                    what: What::Unkept(error),
-                });
-                Err(Halt)
-            }
-        }
-    }
-
-    async fn label(&mut self, machine: &Machine, label: String) -> Result<(), Halt> {
-        let Some(project) = self.project_of(machine) else {
-            return Ok(());
-        };
-        let change = |labels: &mut Labels| {
-            labels.insert(WIREGUARD.to_owned(), label);
-        };
-        let written = relabel(&project.hetzner, &machine.server, change).await;
-        if let Err(error) = written {
-            self.outcome.did.push(Did {
-                host: machine.host.clone(),
-                what: What::Unlabelled(error),
-            });
-            return Err(Halt);
-        }
-        Ok(())
-    }
-
-    async fn make(&mut self, server: &str, phase: Phase) -> Result<(), Halt> {
-        self.stop()?;
-        let Some(machine) = self.machines.iter().find(|known| known.server == server) else {
-            return Ok(());
-        };
-        let machine = machine.clone();
-        let recipe = self.recipe(&machine, phase);
-        let mut parts = self.baggage.secrets.parts(&recipe.server);
-        if let (Some(_), Some(uploads)) = (&recipe.server.api, &self.baggage.uploads) {
-            let there = match apply::region_host_there(&self.login(&machine)).await {
-                Ok(there) => there,
-                Err(error) => {
-                    self.ran(
-                        &machine,
-                        Vec::new(),
-                        Applied::ended(Ending::NotOpened(error)),
-                        recipe.missing,
-                        false,
-                    );
-                    return Err(Halt);
-                }
-            };
-            parts.extend(uploads.parts(&there));
-        }
-        let steps = host::steps(&recipe.server);
-        let related = machine.region != self.region.name;
-        self.script(&machine, steps, parts, recipe.missing, related)
-            .await
-            .map(drop)
-    }
-
-    /// Returns the facts that it said.
-    async fn script(
-        &mut self,
-        machine: &Machine,
-        steps: Vec<Step>,
-        mut parts: Vec<Part>,
-        missing: Vec<String>,
-        related: bool,
-    ) -> Result<Vec<(String, String)>, Halt> {
-        self.stop()?;
-        parts.push(uploads::script(&script::render(&steps)));
-        let node = recipes::node_on(&self.world.topology, machine.role, &machine.host);
-        let mode = match node {
-            Some(_) => Mode::Seed,
-            None => Mode::Apply,
-        };
-        let progress = &self.context.progress;
-        let say = |line: &str| progress.say(format!("{}: {line}", machine.host));
-        let login = self.login(machine);
-        let running = apply::apply(&login, &parts, mode, &say, &self.context.signals);
-        let applied = Box::pin(running).await;
-        let done = matches!(applied.ending, Ending::Done);
-        let facts = applied.facts.clone();
-        self.ran(machine, steps, applied, missing, related);
-        match done {
-            true => Ok(facts),
-            false => Err(Halt),
-        }
-    }
-
-    fn ran(
-        &mut self,
-        machine: &Machine,
-        steps: Vec<Step>,
-        applied: Applied,
-        missing: Vec<String>,
-        related: bool,
-    ) {
-        self.outcome.did.push(Did {
-            host: machine.host.clone(),
-            what: What::Ran {
-                steps,
-                applied,
-                missing,
-                related,
-            },
-        });
-    }
-
-    fn recipe(&self, machine: &Machine, phase: Phase) -> Recipe {
-        self.facts().recipe(machine, phase)
-    }
-
-    fn facts(&self) -> Facts<'_> {
-        let uploads = self.baggage.uploads.as_ref();
-        Facts {
-            topology: &self.world.topology,
-            machines: &self.machines,
-            region_host_sha256: uploads.map_or("", |uploads| &uploads.region_host_sha256),
-            logins: &self.baggage.secrets.logins,
-            backups: &self.baggage.secrets.backups,
-            redis_account: self.baggage.secrets.redis_account(),
-        }
-    }
-
-    fn project_of(&self, machine: &Machine) -> Option<&Project<'_>> {
-        let mut projects = self.seen.projects.iter();
-        projects.find(|project| {
-            let servers = &project.inventory.resources;
-            servers
-                .iter()
-                .any(|found| found.kind() == Kind::Server && found.name == machine.server)
-        })
-    }
-
-    fn seat<'m>(&'m self, machine: &'m Machine) -> Seat<'m> {
-        Seat {
-            server: &machine.server,
-            address: machine.address,
-            port: 22,
-            known_hosts: &self.baggage.known_hosts,
-            identity: self.args.root_key.as_deref(),
-            // Those of other regions have been up for long, or are down.
-            boot_within: match machine.region == self.region.name {
-                true => self.args.boot_within,
-                false => self.args.boot_within.min(ANSWERS_WITHIN),
-            },
-        }
-    }
-
-    fn login(&self, machine: &Machine) -> RootLogin {
-        RootLogin {
-            address: machine.address,
-            port: 22,
-            known_hosts: self.baggage.known_hosts.clone(),
-            identity: self.args.root_key.clone(),
-        }
     }
 }

@@ -7,6 +7,7 @@ use serde_json::json;
 
 use crate::look::{Api, World};
 use crate::region::again;
+use crate::setup::{self, Baggage, Setup, SetupArgs};
 use crate::{addresses, texts};
 
 #[derive(clap::Args)]
@@ -20,6 +21,13 @@ pub(crate) struct Drift {
     /// The region to compare.
     #[arg(long, env = "REGIONWISE_REGION", value_name = "NAME")]
     region: String,
+
+    /// Also log in to every server, and name the steps that would change something there.
+    #[arg(long, env = "REGIONWISE_SERVERS")]
+    servers: bool,
+
+    #[command(flatten)]
+    setup: SetupArgs,
 
     #[command(flatten)]
     api: Api,
@@ -127,7 +135,15 @@ pub(crate) async fn drift(
             region.name
         ));
     }
-    Ok(report)
+    if !args.servers {
+        return Ok(report);
+    }
+    let (setup, tick) = (&args.setup, args.api.tick);
+    let baggage = Baggage::read(common, setup, context, &world, region, &seen).await?;
+    let outcome = Setup::new(&world, region, &seen, setup, &baggage, context, tick)
+        .compare()
+        .await;
+    Ok(setup::compared(report, &again(region), &outcome))
 }
 
 /// Place and state, for people.

@@ -7,6 +7,7 @@
     reason = "a test ends where it cannot go on, and says why it was skipped and how long it took"
 )]
 
+mod answers;
 mod backup;
 mod backup_tool;
 mod boot;

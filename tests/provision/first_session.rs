@@ -16,14 +16,10 @@ const SERVER: &str = "shop-sin-1";
 /// One host and nothing else, ordered and booted; nobody has logged in yet.
 fn ordered() -> World {
     let world = World::new();
-    for line in ["database = ", "redis = ", "load_balancer = "] {
-        let text = world.file();
-        let kept = text.lines().filter(|known| !known.starts_with(line));
-        world.write(&kept.map(|line| format!("{line}\n")).collect::<String>());
-    }
-    world.pack();
-    world.provision("ap-singapore");
-    world.boot();
+    world.booted(
+        "ap-singapore",
+        &["database = ", "redis = ", "load_balancer = "],
+    );
     world
 }
 
@@ -379,8 +375,8 @@ fn a_region_is_joined_to_those_that_are_there_and_its_primary_comes_before_the_s
         ],
         ["shop-ap-singapore-redis", "shop-sin-1", "shop-us-sin"],
     );
-    // Keys, peers, the region itself, the standby and the host that depend on it, the logins of all hosts, and the
-    // primary once more.
+    // Keys, peers, the region itself, the standby and the host that depend on it, the logins of all hosts, the primary once
+    // more, and whether the region's hosts answer.
     let dependents = ["shop-us-sin", "shop-sin-1"];
     let hosts = ["shop-sin-1", "shop-us-1", "shop-us-2"];
     let expected: Vec<&str> = [
@@ -392,6 +388,7 @@ fn a_region_is_joined_to_those_that_are_there_and_its_primary_comes_before_the_s
         &dependents,
         &hosts,
         &us[3..],
+        &us[..2],
     ]
     .concat();
     assert_eq!(scripts, expected);
@@ -432,7 +429,7 @@ fn a_region_is_joined_to_those_that_are_there_and_its_primary_comes_before_the_s
     let before = world.scripts().len();
     run_with_secrets(&world, "us-east").ends(0);
     let scripts = world.scripts().split_off(before);
-    let (earlier, later) = expected.split_at(expected.len() - hosts.len() - 1);
+    let (earlier, later) = expected.split_at(expected.len() - hosts.len() - 3);
     assert_eq!(scripts, [earlier, &us[3..], later].concat());
     let renewed = || fs::read_to_string(primary.join("renewed")).unwrap_or_default();
     assert_eq!(renewed(), "yes\n");

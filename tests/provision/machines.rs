@@ -46,10 +46,19 @@ case $2 in
     printf 'fact\tcertificate\t%s\n' "$(cat "$machine/certificate" 2> /dev/null || echo MIIB)"
     printf 'fact\trenewal\t%s\n' "$(cat "$machine/renewal" 2> /dev/null || echo none)"
     printf 'fact\trows\tno\n'
-    printf 'step\tchanged\tpackages\t\n'
+    printf 'fact\tanswers\t%s\n' "$(cat "$machine/answers" 2> /dev/null || echo no-release)"
+    case $2 in
+      *'"$d/script" check '*) did=would ;;
+      *) did=changed ;;
+    esac
+    [ ! -e "$machine/as-it-was" ] || did=ok
+    printf 'step\t%s\tpackages\t\n' "$did"
+    echo "$did" >> "$base/did"
     [ ! -e "$base/endless" ] || exec sleep 600
     if [ -e "$base/no-login" ] && grep -qaF 'command_step bouncer-logins ' "$machine/sent"; then
       printf 'step\tfailed\tbouncer-logins\tnot let in\nend\tfailed\n'
+    elif [ -e "$machine/mute" ] && grep -qa '^fact answers ' "$machine/sent"; then
+      printf 'step\tfailed\tanswers\tnothing within 10 s\nend\tfailed\n'
     elif [ -e "$base/armed" ]; then
       mkdir "$machine/guard" && echo "rm -r '$machine/guard'" > "$machine/guard/confirm"
       printf 'end\tarmed\n'
@@ -97,6 +106,18 @@ impl World {
         fs::write(self.path("shop.env"), "REGION=ap\n").unwrap();
         fs::write(self.path("region-host"), b"\x7fELF").unwrap();
         crate::world::new_key(&self.path("key"));
+    }
+
+    /// A region without what these lines of the file are for, ordered and booted; nobody has logged in yet.
+    pub(crate) fn booted(&self, region: &str, without: &[&str]) {
+        for line in without {
+            let text = self.file();
+            let kept = text.lines().filter(|known| !known.starts_with(line));
+            self.write(&kept.map(|line| format!("{line}\n")).collect::<String>());
+        }
+        self.pack();
+        self.provision(region);
+        self.boot();
     }
 
     /// Every server that was ordered boots: what cloud-init makes of its user data.

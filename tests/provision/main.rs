@@ -9,6 +9,7 @@ mod backup;
 mod destroy;
 mod emulated;
 mod first_session;
+mod health;
 mod killed;
 mod machines;
 mod plan;

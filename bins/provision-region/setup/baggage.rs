@@ -7,10 +7,9 @@ use regionwise_provision::recipes;
 use regionwise_provision::{Role, Spec};
 use regionwise_topology::Region;
 
-use super::CERTIFICATES;
 use super::logins::Secrets;
+use super::{CERTIFICATES, SetupArgs};
 use crate::look::{self, Seen, World};
-use crate::region::RegionArgs;
 use crate::uploads::{self, Uploads};
 
 /// What the servers get that is not in regions.toml: read before anything is ordered.
@@ -26,7 +25,7 @@ pub(crate) struct Baggage {
 impl Baggage {
     pub(crate) async fn read(
         common: &Common,
-        args: &RegionArgs,
+        args: &SetupArgs,
         context: &Context,
         world: &World,
         region: &Region,

@@ -4,10 +4,10 @@ use regionwise_cli::{Finding, Level, Report, Table};
 use regionwise_provision::host::LOGINS;
 use regionwise_provision::said::State;
 use regionwise_provision::step::Step;
-use regionwise_provisioner::{Stopped, Unmet, Why};
+use regionwise_provisioner::{Settled, Stopped, Unmet, Why};
 use regionwise_remote::root::RootError;
 use regionwise_rollout::Verdict;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::{Outcome, What};
 use crate::apply::{self, Applied, Ending};
@@ -15,130 +15,34 @@ use crate::texts;
 
 /// Adds to the report of the orders what was done with the servers, and what it ends with.
 pub(crate) fn of(mut report: Report, again: &str, outcome: &Outcome) -> Report {
-    let did = &outcome.did;
-    let mut changed = report.result["changed"] == true;
-    let mut rows = Vec::new();
-    let mut servers = Vec::new();
-    let mut ends = Vec::new();
-    for one in did {
-        match &one.what {
-            What::Met(met) => {
-                if let Ok(settled) = met {
-                    changed |= settled.birth_refused || settled.pinned;
-                }
-                let (state, text) = match met {
-                    Ok(settled) if settled.birth_refused => (
-                        "changed",
-                        "shows its own host key; the one that it was born with is refused"
-                            .to_owned(),
-                    ),
-                    Ok(settled) if settled.pinned => {
-                        ("changed", "known_hosts pins its key".to_owned())
-                    }
-                    Ok(_) => ("ok", String::new()),
-                    Err(error) => ("failed", error.to_string()),
-                };
-                if state != "ok" {
-                    rows.push(row(&one.host, "first-session", state, &text));
-                }
-                servers.push(json!({ "server": one.host, "step": "first-session", "state": state, "why": text }));
-                ends.extend(met.as_ref().err().map(|error| unmet(&one.host, error)));
-            }
-            What::Waits(text) => report.findings.push(notice(&one.host, text)),
-            What::Unlabelled(stopped) => ends.push(provider(&one.host, stopped)),
-            What::Unsaid(what) => ends.push(End {
-                verdict: Verdict::Pause,
-                reason: "unsaid".to_owned(),
-                text: format!("`{}` did not say {what}", one.host),
-                hint: None,
-            }),
-            What::Unkept(error) => ends.push(End {
-                verdict: Verdict::Pause,
-                reason: "certificate".to_owned(),
-                text: format!(
-                    "cannot write the certificate of `{}` into a file: {error}",
-                    one.host
-                ),
-                hint: Some("make the directory of regions.toml writable"),
-            }),
-            What::Stopped(verdict) => ends.push(End {
-                verdict: *verdict,
-                reason: "signal".to_owned(),
-                text: "stopped by a signal between two servers".to_owned(),
-                hint: None,
-            }),
-            What::Ran {
-                steps,
-                applied,
-                missing,
-                related,
-            } => {
-                for seen in &applied.steps {
-                    let state = seen.state.word();
-                    let why = reason_of(steps, &seen.name);
-                    changed |= seen.state == State::Changed;
-                    servers.push(json!({ "server": one.host, "step": seen.name, "state": state, "why": why }));
-                    if seen.state != State::Ok {
-                        rows.push(row(&one.host, &seen.name, state, why));
-                    }
-                }
-                let notes = applied.notes.iter().chain(missing);
-                report
-                    .findings
-                    .extend(notes.map(|text| notice(&one.host, text)));
-                if let Some(mut end) = ending(&one.host, applied, steps) {
-                    if *related && end.verdict != Verdict::Refused {
-                        end.text = format!("{}; this region is not told to it yet", end.text);
-                    }
-                    ends.push(end);
-                }
-            }
-        }
-    }
-    report.tables.push(Table {
-        header: vec!["server", "step", "state", "why"],
-        rows,
-    });
-    report.result["servers"] = servers.into();
+    let mut gathered = Gathered::of(outcome);
+    gathered.changed |= report.result["changed"] == true;
+    let serves = gathered.serves();
+    gathered.tell(&mut report);
     report.result["mesh"] = json!(outcome.mesh);
     if !outcome.certificates.is_empty() {
-        changed = true;
         let files = outcome.certificates.join(", ");
         report.hints.push(format!(
             "check in {files}: connection strings of nodes name them with sslrootcert"
         ));
     }
+    let changed = gathered.changed || !outcome.certificates.is_empty();
     texts::changed(&mut report, changed);
-    report.findings.extend(ends.iter().map(|end| Finding {
-        level: Level::Error,
-        text: end.text.clone(),
-    }));
-    // The first of those that weigh the same: what came after it may follow from it.
-    let worst = ends.into_iter().rev().max_by_key(End::weight);
-    match worst {
+    match gathered.worst() {
         None => {
-            let waits = did.iter().any(|one| match &one.what {
-                What::Ran { missing, .. } => !missing.is_empty(),
-                What::Waits(_) => true,
-                _ => false,
-            });
-            report.summary = match waits {
-                false => format!(
-                    "{} Every server of it is set up, and its parts are healthy.",
-                    report.summary
-                ),
-                true => format!(
-                    "{} Every server of it is set up as far as it can be now: see the notes.",
-                    report.summary
-                ),
+            let is = match (gathered.waits, serves) {
+                (true, _) => "set up as far as it can be now: see the notes",
+                (false, true) => "set up, and its parts are healthy",
+                (false, false) => "set up; no release serves there yet",
             };
+            report.summary = format!("{} Every server of it is {is}.", report.summary);
             report
                 .hints
                 .push("preflight --release RELEASE.toml".to_owned());
         }
         Some(end) => {
             report.verdict = end.verdict;
-            report.reason = Some(end.reason);
+            report.reason = Some(end.reason.clone());
             report.summary = format!(
                 "{} The servers are ordered and not all set up: {}.",
                 report.summary, end.text
@@ -150,6 +54,178 @@ pub(crate) fn of(mut report: Report, again: &str, outcome: &Outcome) -> Report {
         }
     }
     report
+}
+
+/// Adds to the report of the resources where the servers differ from what a set-up would make of them.
+pub(crate) fn compared(mut report: Report, again: &str, outcome: &Outcome) -> Report {
+    let gathered = Gathered::of(outcome);
+    gathered.tell(&mut report);
+    let differ = gathered.differ;
+    if differ > 0 {
+        report.verdict = Verdict::Pause;
+        report.reason = Some("drift".to_owned());
+        report.summary = format!("{} On its servers {differ} differ.", report.summary);
+        report.hints.push(again.to_owned());
+    }
+    // Whoever was not asked may differ, too.
+    if let Some(end) = gathered.worst() {
+        report.verdict = match end.verdict {
+            // Nothing was to be changed, so nothing is half done.
+            Verdict::Unknown => Verdict::Unreachable,
+            verdict => verdict,
+        };
+        report.reason = Some(end.reason.clone());
+        report.summary = format!("{} Not all of it was seen: {}.", report.summary, end.text);
+        report.hints.extend(end.hint.map(str::to_owned));
+    } else if differ == 0 {
+        report.summary = format!("{} So are its servers.", report.summary);
+    }
+    report
+}
+
+/// Everything that was done or seen, sorted by what it is to a report.
+#[derive(Default)]
+struct Gathered {
+    rows: Vec<Vec<String>>,
+    servers: Vec<Value>,
+    notices: Vec<Finding>,
+    ends: Vec<End>,
+    changed: bool,
+    /// Something is for a later run.
+    waits: bool,
+    /// Steps that would change something, and what else is not as it should be.
+    differ: usize,
+    hosts_without_release: usize,
+}
+
+impl Gathered {
+    fn of(outcome: &Outcome) -> Self {
+        let mut gathered = Self::default();
+        for one in &outcome.did {
+            gathered.take(&one.host, &one.what);
+        }
+        gathered
+    }
+
+    fn take(&mut self, host: &str, what: &What) {
+        match what {
+            What::Met(met) => self.met(host, met),
+            What::Waits(text) => {
+                self.waits = true;
+                self.notices.push(notice(host, text));
+            }
+            What::Differs(text) => {
+                self.differ += 1;
+                self.rows.push(row(host, "", "would", text));
+            }
+            What::Serves(serves) => self.hosts_without_release += usize::from(!serves),
+            What::Unbalanced(hosts) => self.ends.push(End {
+                verdict: Verdict::Pause,
+                reason: "load-balancer".to_owned(),
+                text: format!(
+                    "load balancer `{host}` does not find {} healthy, and a release answers there",
+                    hosts.join(", ")
+                ),
+                hint: Some(
+                    "it asks over the private network, on port 80: look at both in the console",
+                ),
+            }),
+            What::Unlabelled(stopped) | What::Unseen(stopped) => {
+                self.ends.push(provider(host, stopped));
+            }
+            What::Unsaid(what) => self.ends.push(End {
+                verdict: Verdict::Pause,
+                reason: "unsaid".to_owned(),
+                text: format!("`{host}` did not say {what}"),
+                hint: None,
+            }),
+            What::Unkept(error) => self.ends.push(End {
+                verdict: Verdict::Pause,
+                reason: "certificate".to_owned(),
+                text: format!("cannot write the certificate of `{host}` into a file: {error}"),
+                hint: Some("make the directory of regions.toml writable"),
+            }),
+            What::Stopped(verdict) => self.ends.push(End {
+                verdict: *verdict,
+                reason: "signal".to_owned(),
+                text: "stopped by a signal between two servers".to_owned(),
+                hint: None,
+            }),
+            What::Ran {
+                steps,
+                applied,
+                missing,
+                related,
+            } => {
+                self.steps(host, steps, applied);
+                self.waits |= !missing.is_empty();
+                let notes = applied.notes.iter().chain(missing);
+                self.notices.extend(notes.map(|text| notice(host, text)));
+                if let Some(mut end) = ending(host, applied, steps) {
+                    if *related && end.verdict != Verdict::Refused {
+                        end.text = format!("{}; this region is not told to it yet", end.text);
+                    }
+                    self.ends.push(end);
+                }
+            }
+        }
+    }
+
+    fn met(&mut self, host: &str, met: &Result<Settled, Unmet>) {
+        let (state, text) = match met {
+            Ok(settled) if settled.birth_refused => (
+                "changed",
+                "shows its own host key; the one that it was born with is refused".to_owned(),
+            ),
+            Ok(settled) if settled.pinned => ("changed", "known_hosts pins its key".to_owned()),
+            Ok(_) => ("ok", String::new()),
+            Err(error) => ("failed", error.to_string()),
+        };
+        self.changed |= state == "changed";
+        if state != "ok" {
+            self.rows.push(row(host, "first-session", state, &text));
+        }
+        self.servers
+            .push(json!({ "server": host, "step": "first-session", "state": state, "why": text }));
+        self.ends
+            .extend(met.as_ref().err().map(|error| unmet(host, error)));
+    }
+
+    fn steps(&mut self, host: &str, steps: &[Step], applied: &Applied) {
+        for seen in &applied.steps {
+            let state = seen.state.word();
+            let why = reason_of(steps, &seen.name);
+            self.changed |= seen.state == State::Changed;
+            self.differ += usize::from(seen.state == State::Would);
+            self.servers
+                .push(json!({ "server": host, "step": seen.name, "state": state, "why": why }));
+            if seen.state != State::Ok {
+                self.rows.push(row(host, &seen.name, state, why));
+            }
+        }
+    }
+
+    const fn serves(&self) -> bool {
+        self.hosts_without_release == 0
+    }
+
+    fn tell(&self, report: &mut Report) {
+        report.tables.push(Table {
+            header: vec!["server", "step", "state", "why"],
+            rows: self.rows.clone(),
+        });
+        report.result["servers"] = self.servers.clone().into();
+        report.findings.extend(self.notices.iter().cloned());
+        report.findings.extend(self.ends.iter().map(|end| Finding {
+            level: Level::Error,
+            text: end.text.clone(),
+        }));
+    }
+
+    /// The first of those that weigh the same: what came after it may follow from it.
+    fn worst(&self) -> Option<&End> {
+        self.ends.iter().rev().max_by_key(|end| end.weight())
+    }
 }
 
 fn notice(host: &str, text: &str) -> Finding {
@@ -343,167 +419,4 @@ fn ending(host: &str, applied: &Applied, steps: &[Step]) -> Option<End> {
 }
 
 #[cfg(test)]
-mod tests {
-    use regionwise_provision::Labels;
-    use regionwise_provision::trust::Vouched;
-    use regionwise_provisioner::Settled;
-    use regionwise_remote::ssh::OpenError;
-
-    use super::*;
-    use crate::apply::Seen;
-    use crate::setup::Did;
-
-    fn ordered() -> Report {
-        let mut report = Report::new(Verdict::Proceed, "Nothing was changed.");
-        report.result = json!({ "changed": false });
-        report
-    }
-
-    fn ran(ending: Ending, missing: &[&str]) -> Did {
-        let applied = Applied {
-            steps: vec![Seen {
-                name: "packages".to_owned(),
-                state: State::Changed,
-                text: String::new(),
-            }],
-            ..Applied::ended(ending)
-        };
-        Did {
-            host: "eu-1".to_owned(),
-            what: What::Ran {
-                steps: Vec::new(),
-                applied,
-                missing: missing.iter().map(|text| (*text).to_owned()).collect(),
-                related: false,
-            },
-        }
-    }
-
-    fn met(met: Result<Settled, Unmet>) -> Did {
-        Did {
-            host: "eu-1".to_owned(),
-            what: What::Met(met),
-        }
-    }
-
-    fn told(did: Vec<Did>) -> Report {
-        let outcome = Outcome {
-            did,
-            ..Outcome::default()
-        };
-        of(ordered(), "eu-central", &outcome)
-    }
-
-    fn stranger() -> Unmet {
-        let nothing = Vouched::of(&Labels::new(), Vec::new());
-        Unmet::Stranger(nothing.stage("SHA256:other").unwrap_err())
-    }
-
-    #[test]
-    fn every_ending_has_its_verdict_and_says_that_the_rest_is_not_set_up() {
-        let why = || "no route".to_owned();
-        let refused = || {
-            let said = "no".to_owned();
-            RootError::Open(OpenError::HostKey { said })
-        };
-        for (did, verdict) in [
-            (met(Err(stranger())), Verdict::Refused),
-            (met(Err(Unmet::Silent(why()))), Verdict::Unreachable),
-            (met(Err(Unmet::Failed(why()))), Verdict::Pause),
-            (
-                met(Err(Unmet::Login(RootError::Lost(why())))),
-                Verdict::Unknown,
-            ),
-            (met(Err(Unmet::Login(refused()))), Verdict::Refused),
-            (
-                met(Err(Unmet::Provider(Stopped::new(Why::Lost, "lost")))),
-                Verdict::Unknown,
-            ),
-            (ran(Ending::Locked, &[]), Verdict::Locked),
-            (ran(Ending::Pending, &[]), Verdict::Locked),
-            (ran(Ending::Reverted(why()), &[]), Verdict::RolledBack),
-            (ran(Ending::Unconfirmed(why()), &[]), Verdict::Unknown),
-            (ran(Ending::Lost(why()), &[]), Verdict::Unknown),
-            (ran(Ending::NotOpened(refused()), &[]), Verdict::Refused),
-            (
-                ran(Ending::Stopped(Verdict::Terminated), &[]),
-                Verdict::Terminated,
-            ),
-            // It names no step, so nobody knows what is true.
-            (ran(Ending::Failed, &[]), Verdict::Unknown),
-        ] {
-            let report = told(vec![did]);
-            assert_eq!(report.verdict, verdict, "{}", report.summary);
-            assert!(
-                report.summary.contains("not all set up: "),
-                "{}",
-                report.summary
-            );
-            assert!(report.reason.is_some());
-        }
-    }
-
-    #[test]
-    fn a_run_that_went_well_says_what_it_changed_and_what_waits() {
-        let nothing = told(vec![met(Ok(Settled::default()))]);
-        assert_eq!(
-            (nothing.verdict, &nothing.result["changed"]),
-            (Verdict::Proceed, &json!(false))
-        );
-        let waits = told(vec![ran(Ending::Done, &["a standby waits"])]);
-        assert_eq!(waits.verdict, Verdict::Proceed);
-        assert_eq!(waits.result["changed"], true);
-        assert!(
-            waits.summary.contains("as far as it can be now"),
-            "{}",
-            waits.summary
-        );
-        assert!(waits.findings[0].text.contains("a standby waits"));
-    }
-
-    fn failed(step: &str) -> Did {
-        let applied = Applied {
-            steps: vec![Seen {
-                name: step.to_owned(),
-                state: State::Failed,
-                text: format!("{step} said no"),
-            }],
-            ..Applied::ended(Ending::Failed)
-        };
-        Did {
-            host: "eu-1".to_owned(),
-            what: What::Ran {
-                steps: Vec::new(),
-                applied,
-                missing: Vec::new(),
-                related: true,
-            },
-        }
-    }
-
-    #[test]
-    fn what_follows_from_something_else_does_not_hide_it() {
-        let down = || met(Err(Unmet::Silent("us-1".to_owned())));
-        let report = told(vec![down(), failed(LOGINS)]);
-        assert_eq!(report.verdict, Verdict::Unreachable, "{}", report.summary);
-        let report = told(vec![failed("packages"), failed("proxy"), failed(LOGINS)]);
-        assert_eq!(report.reason.as_deref(), Some("step-packages"));
-        // And nothing of it is lost.
-        for step in ["packages", "proxy", LOGINS] {
-            let said = format!("{step} said no");
-            let mut texts = report.findings.iter().map(|finding| &finding.text);
-            assert!(texts.any(|text| text.contains(&said)), "{said}");
-        }
-        let alone = told(vec![failed(LOGINS)]);
-        assert_eq!(alone.verdict, Verdict::Pause);
-    }
-
-    #[test]
-    fn of_several_endings_the_one_that_somebody_must_know_first_is_the_runs() {
-        let did = vec![
-            met(Err(Unmet::Silent("x".to_owned()))),
-            met(Err(stranger())),
-        ];
-        assert_eq!(told(did).verdict, Verdict::Refused);
-    }
-}
+mod tests;

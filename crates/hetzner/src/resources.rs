@@ -156,6 +156,17 @@ fn volume(volume: wire::Volume) -> Volume {
 
 fn balancer(balancer: wire::Balancer) -> Balancer {
     let targets = balancer.targets.len();
+    let healthy = balancer.targets.iter().flat_map(|target| {
+        let of_selector = target.targets.iter();
+        std::iter::once(target).chain(of_selector)
+    });
+    let healthy = healthy.filter(|target| {
+        let mut health = target.health_status.iter();
+        !target.health_status.is_empty() && health.all(|health| health.status == "healthy")
+    });
+    let healthy = healthy
+        .filter_map(|target| Some(target.server.as_ref()?.id))
+        .collect();
     let selectors: BTreeSet<String> = balancer
         .targets
         .into_iter()
@@ -172,6 +183,7 @@ fn balancer(balancer: wire::Balancer) -> Balancer {
         further_targets: targets - usize::from(!selectors.is_empty()),
         selectors,
         services: balancer.services.into_iter().map(service).collect(),
+        healthy,
     }
 }
 

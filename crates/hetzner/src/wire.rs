@@ -210,6 +210,16 @@ pub(crate) struct HealthCheckHttp {
 pub(crate) struct Target {
     pub(crate) use_private_ip: bool,
     pub(crate) label_selector: Option<Selector>,
+    pub(crate) server: Option<Numbered>,
+    pub(crate) health_status: Vec<Health>,
+    /// Those that a selector finds.
+    pub(crate) targets: Vec<Target>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+pub(crate) struct Health {
+    pub(crate) status: String,
 }
 
 #[derive(Debug, Default, Deserialize)]

@@ -86,6 +86,12 @@ pub fn logins(server: &Server) -> Vec<Step> {
     server.bouncer.iter().map(|_| bouncer::logins()).collect()
 }
 
+/// The steps that say whether a release answers over HTTP: the fact `answers` is `release`, or `no-release` where there is none.
+/// Nothing for a server that is no host.
+pub fn answers(server: &Server) -> Vec<Step> {
+    server.api.iter().map(api::answers).collect()
+}
+
 /// The steps that let the next certificate of a node take over. Nothing for a server without one.
 pub fn renewal(server: &Server) -> Vec<Step> {
     let database = server.database.iter();

@@ -96,6 +96,8 @@ pub struct Balancer {
     /// How many targets there are beside those.
     pub further_targets: usize,
     pub services: Vec<Service>,
+    /// Ids of the servers that it finds healthy, for every service.
+    pub healthy: BTreeSet<i64>,
 }
 
 /// What a load balancer listens for, and how it knows who is healthy.

@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 
-use super::{DEPLOY_KEY, ENV, Tool, command, look, packages, text};
+use super::{DEPLOY_KEY, ENV, Tool, command, fact, look, packages, text};
 use crate::script::quoted;
 use crate::step::Step;
 use crate::upgrade;
@@ -121,6 +121,34 @@ pub(super) fn steps(api: &Api) -> Vec<Step> {
             log_rotation(account, &root),
         ),
     ]
+}
+
+/// Bash has sockets, and is on every server; curl is not. Words: address, port, path.
+const ASK: &str =
+    r#"exec 3<> "/dev/tcp/$1/$2" && printf "GET %s HTTP/1.0\r\n\r\n" "$3" >&3 && head -n 1 <&3"#;
+
+/// As a load balancer asks: over HTTP, through the host's own proxy.
+pub(super) fn answers(api: &Api) -> Step {
+    let any = match api.address {
+        IpAddr::V4(_) => "127.0.0.1",
+        IpAddr::V6(_) => "::1",
+    };
+    let shell = format!(
+        "said=$(timeout 10 bash -c '{ASK}' ask {any} {port} {path} 2>&1 | tr -d '\\r')\n\
+         case $said in\n  'HTTP/1.'?' 2'*)\n    echo release\n    return\n    ;;\n  \
+         'HTTP/1.'?' 503'*)\n    if grep -qx 'active bk_unset' /var/lib/regionwise/{app}/traffic/active.map; then\n      \
+         echo no-release\n      return\n    fi\n    ;;\nesac\n\
+         echo {path}\" is answered with: ${{said:-nothing within 10 s}}\" >&2\nreturn 1",
+        port = api.http_port,
+        path = quoted(&api.health_path),
+        app = api.app,
+    );
+    fact(
+        "answers",
+        "whoever asks it over HTTP gets an answer",
+        "answers",
+        shell,
+    )
 }
 
 fn install(api: &Api, root: &str) -> Step {

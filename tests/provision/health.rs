@@ -1,0 +1,115 @@
+//! Whether what was set up answers, and where a server differs from what a set-up would make of it.
+
+use std::fs;
+
+use crate::world::{Run, World};
+
+const SERVER: &str = "shop-sin-1";
+
+/// One host behind a load balancer, set up; no release serves there yet.
+fn set_up() -> World {
+    let world = World::new();
+    world.booted("ap-singapore", &["database = ", "redis = "]);
+    let made = run(&world).ends(0);
+    let yet = "set up; no release serves there yet";
+    assert!(made.summary().contains(yet), "{}", made.json);
+    world
+}
+
+fn run(world: &World) -> Run {
+    Run::of(&mut world.setting_up(&["--region", "ap-singapore"]))
+}
+
+/// Compares, which must write nothing anywhere.
+fn drift(world: &World) -> Run {
+    let before = (world.hetzner.writes(), world.file());
+    let _ = fs::remove_file(world.path("did"));
+    let args = ["drift", "--region", "ap-singapore", "--servers"];
+    let seen = Run::of(&mut world.setting_up(&args));
+    assert_eq!((world.hetzner.writes(), world.file()), before);
+    let did = fs::read_to_string(world.path("did")).unwrap_or_default();
+    assert!(!did.contains("changed"), "{did}");
+    seen
+}
+
+fn says_of_itself(world: &World, name: &str, text: &str) {
+    fs::write(world.machine(SERVER).join(name), text).unwrap();
+}
+
+#[test]
+fn a_region_is_healthy_when_its_hosts_answer_and_the_load_balancer_finds_them_healthy() {
+    let world = set_up();
+    says_of_itself(&world, "answers", "release");
+    let healthy = run(&world).ends(0);
+    let summary = healthy.summary();
+    assert!(summary.contains("its parts are healthy"), "{summary}");
+
+    let id = world.hetzner.servers()[0].id;
+    let finds = |health| {
+        world.hetzner.project(|project| {
+            let balancer = &mut project.load_balancers[0];
+            balancer.health.insert(id, health);
+        });
+    };
+    // What it says with another word is not healthy either.
+    for health in ["unhealthy", "unknown", "somehow"] {
+        finds(health);
+        let alone = run(&world).ends(10);
+        alone.because("load-balancer");
+        let why = "does not find sin-1 healthy";
+        assert!(alone.summary().contains(why), "{}", alone.json);
+    }
+    finds("healthy");
+    run(&world).ends(0);
+
+    says_of_itself(&world, "mute", "");
+    let mute = run(&world).ends(10);
+    mute.because("step-answers");
+    assert!(
+        mute.summary().contains("nothing within 10 s"),
+        "{}",
+        mute.json
+    );
+}
+
+#[test]
+fn a_server_that_differs_is_named_with_its_steps_and_nothing_is_changed() {
+    let world = set_up();
+    let differs = drift(&world).ends(10);
+    differs.because("drift");
+    assert!(
+        differs.summary().contains("On its servers 2 differ"),
+        "{}",
+        differs.json
+    );
+    let steps = differs.json["result"]["servers"].as_array().unwrap();
+    let found = steps.iter().any(|step| {
+        step["server"] == "sin-1" && step["step"] == "packages" && step["state"] == "would"
+    });
+    assert!(found, "{}", differs.json);
+
+    says_of_itself(&world, "as-it-was", "");
+    let same = drift(&world).ends(0);
+    let summary = same.summary();
+    assert!(summary.contains("So are its servers."), "{summary}");
+
+    fs::rename(world.machine(SERVER), world.path("off")).unwrap();
+    let unseen = drift(&world).ends(20);
+    unseen.because("no-login");
+    let summary = unseen.summary();
+    assert!(summary.contains("Not all of it was seen"), "{summary}");
+}
+
+#[test]
+fn a_look_without_servers_logs_in_nowhere_and_one_with_them_wants_what_a_set_up_wants() {
+    let world = set_up();
+    let logins = world.logins();
+    let args = ["drift", "--region", "ap-singapore"];
+    Run::of(&mut world.setting_up(&args)).ends(0);
+    assert_eq!(world.logins(), logins);
+    let args = [&args[..], &["--servers"]].concat();
+    let mut command = world.setting_up(&args);
+    command.env_remove("REGIONWISE_ENV_FILE");
+    let invalid = Run::of(&mut command).ends(2);
+    assert!(invalid.hints().contains("--env-file"), "{}", invalid.json);
+}
