@@ -22,6 +22,7 @@ mod ports;
 mod redis_tool;
 mod region_host_tool;
 mod script;
+mod seeding;
 mod setting_up;
 mod store;
 mod three_regions;

@@ -160,8 +160,7 @@ make_cluster() {
     [ ! -e "$data" ] || [ -z "$(ls -A "$data")" ] || die "$data is not empty, and no Postgres"
     ! pg_lsclusters -h | awk '$2 != "regionwise" && $3 == 5432 { found = 1 } END { exit !found }' \
       || die 'another Postgres has port 5432 on this server: move it, or choose another server'
-    # What a run that was killed has left: its rename comes last.
-    rm -rf "$data.new" && install -d -m 700 -o postgres -g postgres "$data.new" || exit 1
+    # The rename comes last: what a run that was killed has left is not taken for a cluster.
     "seed_$part"
     sync && rmdir "$data" 2> /dev/null
     mv "$data.new" "$data" || exit 1
@@ -169,20 +168,51 @@ make_cluster() {
   adopt
 }
 
+empty() {
+  rm -rf "$data.new" && install -d -m 700 -o postgres -g postgres "$data.new" || exit 1
+}
+
 # C.UTF-8 compares code points, so no library's version can change the order of an index, on no node.
 seed_primary() {
   [ "$first" = first ] \
     || die "a standby of $cluster has rows, or could not be asked, and a new primary would begin without them: promote that standby and say so in regions.toml, or move its data away"
+  empty
   as_postgres "$programs/initdb" -D "$data.new" --data-checksums --encoding=UTF8 --locale=C.UTF-8 \
     --auth-local=peer --auth-host=reject --no-instructions || die 'initdb failed'
 }
 
+# A copy may take hours, and goes on without whoever began it: a job of a workflow may end, a laptop may sleep. The next run
+# waits for it, or finds it whole.
 seed_standby() {
   [ -s "$settings/primary.crt" ] || die "nobody has said the certificate of $primary yet: set it up first"
-  as_postgres "$programs/pg_basebackup" -d "$conninfo" --no-password -D "$data.new" -X stream -S "$(replica "$node")" -c fast \
-    || die "cannot copy $primary: is it set up with $node as its standby, and does the mesh reach it?"
+  end_of_copy
+  if ! copied; then
+    empty
+    systemctl reset-failed "$copying" 2> /dev/null
+    systemd-run --quiet --unit="$copying" "$0" copy || die "cannot start $copying"
+    end_of_copy
+  fi
+  copied || die "cannot copy $primary: is it set up with $node as its standby, and does the mesh reach it? $(journalctl -q -n 2 -o cat -u "$copying" | tr '\n' ' ')"
+  rm "$data.new/$mark"
   # What somebody altered on the primary is not of this node.
   : > "$data.new/postgresql.auto.conf" && as_postgres touch "$data.new/standby.signal" || exit 1
+}
+
+copying=regionwise-copy.service
+mark=regionwise-copied
+
+end_of_copy() {
+  while systemctl -q is-active "$copying"; do sleep 1; done
+}
+
+# Of this primary, and not so old that its slot may have gone meanwhile.
+copied() {
+  [ "$(cat "$data.new/$mark" 2> /dev/null)" = "$primary" ] && [ -n "$(find "$data.new/$mark" -mmin -1440)" ]
+}
+
+copy() {
+  as_postgres "$programs/pg_basebackup" -d "$conninfo" --no-password -D "$data.new" -X stream -S "$(replica "$node")" -c fast \
+    && sync && echo "$primary" > "$data.new/$mark"
 }
 
 # Debian's tools know the cluster from here on. They want its configuration, which then is ours.
@@ -456,7 +486,7 @@ notes() {
 }
 
 case ${1:-} in
-  volume_made | make_volume | volume_filled | fill_volume | sizes_so | set_sizes | cluster_made | make_cluster | running_so | run | configured_so | configure | note_loaded \
+  volume_made | make_volume | volume_filled | fill_volume | sizes_so | set_sizes | cluster_made | make_cluster | copy | running_so | run | configured_so | configure | note_loaded \
     | replicas_so | make_replicas | accounts_so | make_accounts | departed_so | forget_departed | sync_so | set_sync | streams_so | stream \
     | collations_so | votes | place | notes)
     "$1"
