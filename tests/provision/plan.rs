@@ -308,6 +308,24 @@ fn a_region_that_stands_is_not_refused_for_its_price_unless_something_is_ordered
 }
 
 #[test]
+fn a_server_of_a_type_that_is_no_longer_sold_there_has_its_last_price_and_stands_in_no_orders_way()
+{
+    let world = World::new();
+    let cost = |run: &crate::world::Run| run.json["result"]["cost"]["sum"].clone();
+    let before = cost(&world.provision("ap-singapore"));
+    world.hetzner.project(|project| {
+        project.catalogue.set_unlisted("cpx42", "sin");
+    });
+    assert_eq!(cost(&world.provision("ap-singapore")), before);
+    world.provision("eu-central");
+    // Nobody orders it there, whatever its price; the other type of the list is not sold there at all.
+    world.change("hosts = { sin-1", "hosts = { sin-2 = {}, sin-1");
+    let run = world.run(&["--region", "ap-singapore"]).ends(10);
+    run.because("sold-out");
+    assert!(run.summary().contains("shop-sin-2"), "{}", run.summary());
+}
+
+#[test]
 fn a_second_network_of_ours_is_said_in_plan_and_drift_and_left() {
     let world = World::new();
     world.provision("us-east");

@@ -1,5 +1,7 @@
 //! Bad days of the API: each has an ending of its own, and the next run goes on.
 
+use std::time::Duration;
+
 use regionwise_lab::hetzner::{Fault, Kind};
 
 use crate::world::{REGIONS, World};
@@ -112,6 +114,17 @@ fn locks_conflicts_and_limits_that_pass_are_waited_for() {
     }
     world.provision(REGION);
     goes_on(&world);
+}
+
+#[test]
+fn a_nearly_used_up_rate_limit_slows_a_run_down_and_costs_no_patience() {
+    let world = World::new();
+    world.hetzner.limit(20, Duration::from_millis(30));
+    world.run(&["--region", REGION, "--patience", "0s"]).ends(0);
+    let seen = world.hetzner.seen();
+    assert!(seen.len() > 30, "{} requests", seen.len());
+    let refused = seen.iter().filter(|seen| seen.status == 429);
+    assert_eq!(refused.count(), 0);
 }
 
 #[test]

@@ -55,24 +55,23 @@ fn product(kind: wire::Type, now: SystemTime) -> Product {
         .iter()
         .map(|price| (price.location.clone(), money(&price.price_monthly)))
         .collect();
-    let offers = match kind.locations {
-        // A price for a location that does not sell it is left from another time.
-        Some(sold) => sold
-            .into_iter()
-            .map(|at| {
-                let price = prices.remove(&at.name).flatten();
-                let stock = stock(&at, now);
-                (at.name, Offer { stock, price })
-            })
-            .collect(),
-        None => prices
-            .into_iter()
-            .map(|(at, price)| {
-                let stock = Stock::Unknown;
-                (at, Offer { stock, price })
-            })
-            .collect(),
+    // A price for a location that does not sell it is left from another time, and is that of servers from then.
+    let unlisted = match kind.locations {
+        Some(_) => Stock::Gone,
+        None => Stock::Unknown,
     };
+    let sold = kind.locations.into_iter().flatten();
+    let mut offers: BTreeMap<String, Offer> = sold
+        .map(|at| {
+            let price = prices.remove(&at.name).flatten();
+            let stock = stock(&at, now);
+            (at.name, Offer { stock, price })
+        })
+        .collect();
+    offers.extend(prices.into_iter().map(|(at, price)| {
+        let stock = unlisted;
+        (at, Offer { stock, price })
+    }));
     Product {
         name: kind.name,
         architecture: kind.architecture,

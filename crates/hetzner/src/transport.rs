@@ -16,8 +16,10 @@ use crate::error::{Error, Kind};
 
 const FIRST_PAUSE: Duration = Duration::from_millis(500);
 const LONGEST_PAUSE: Duration = Duration::from_secs(20);
-/// The bucket fills by one request a second: with so few left, we come no faster.
+/// With so few requests left, we come no faster than the bucket fills.
 const LOW: u64 = 5;
+/// Hetzner's fills by 3,600 requests an hour.
+const FILLS: Duration = Duration::from_secs(1);
 /// Whoever stops a run gives it a few seconds; a wait may take 20.
 const STOP_SEEN_WITHIN: Duration = Duration::from_millis(200);
 const CONNECT_WITHIN: Duration = Duration::from_secs(5);
@@ -32,19 +34,26 @@ pub(crate) struct Transport<'a> {
     /// What is left of the caller's patience with limits, locks and trouble.
     patience: Cell<Duration>,
     sent: Cell<u32>,
-    /// Requests that the limit still allows, as the last answer said.
-    remaining: Cell<Option<u64>>,
+    /// What the last answer said of the rate limit.
+    bucket: Cell<Bucket>,
     say: &'a dyn Fn(&str),
     /// Whether the caller was asked to stop.
     stop: &'a dyn Fn() -> bool,
+}
+
+/// The headers `RateLimit-..` of an answer.
+#[derive(Clone, Copy, Debug, Default)]
+struct Bucket {
+    limit: Option<u64>,
+    remaining: Option<u64>,
+    /// Seconds since 1970, when it is full again.
+    reset: Option<u64>,
 }
 
 /// An answer that says no.
 struct Refusal {
     reaction: Reaction,
     text: String,
-    /// Seconds since 1970, when the limit is whole again.
-    reset: Option<u64>,
 }
 
 impl<'a> Transport<'a> {
@@ -69,7 +78,7 @@ impl<'a> Transport<'a> {
             token,
             patience: Cell::new(patience),
             sent: Cell::new(0),
-            remaining: Cell::new(None),
+            bucket: Cell::new(Bucket::default()),
             say,
             stop,
         })
@@ -113,20 +122,19 @@ impl<'a> Transport<'a> {
         // Whether an earlier time may have done it, whatever the last one says.
         let mut may_be_done = false;
         loop {
-            if self.remaining.get().is_some_and(|left| left <= LOW) {
-                self.wait(Duration::from_secs(1), "the rate limit is nearly used up")
-                    .await?;
+            let pace = self.bucket.get().pace(since_1970());
+            if !pace.is_zero() {
+                // Every request of these is a step on: patience is for those that get nowhere.
+                self.sleep(pace, "the rate limit is nearly used up").await?;
             }
             let error = match self.send(method, path, body).await {
                 Ok(Ok(bytes)) => return read(method, path, &bytes),
                 Ok(Err(refusal)) => match refusal.reaction {
                     Reaction::Slow => {
                         // All of it is back at the reset; a part of it earlier.
-                        let now = SystemTime::now().duration_since(UNIX_EPOCH);
-                        let now = now.map_or(0, |since| since.as_secs());
-                        let reset = refusal
-                            .reset
-                            .map_or(u64::MAX, |at| at.saturating_sub(now) + 1);
+                        let now = since_1970().as_secs();
+                        let reset = self.bucket.get().reset;
+                        let reset = reset.map_or(u64::MAX, |at| at.saturating_sub(now) + 1);
                         let wait = pause.min(Duration::from_secs(reset));
                         lost(self.wait(wait, &refusal.text).await, may_be_done)?;
                         pause = (pause * 2).min(LONGEST_PAUSE);
@@ -203,13 +211,16 @@ impl<'a> Transport<'a> {
                 .parse()
                 .ok()
         };
-        self.remaining.set(number("ratelimit-remaining"));
-        let reset = number("ratelimit-reset");
+        self.bucket.set(Bucket {
+            limit: number("ratelimit-limit"),
+            remaining: number("ratelimit-remaining"),
+            reset: number("ratelimit-reset"),
+        });
         let bytes = answer.bytes().await.map_err(missing)?.to_vec();
         if status.is_success() {
             return Ok(Ok(bytes));
         }
-        Ok(Err(refused(&what, status, &bytes, reset)))
+        Ok(Err(refused(&what, status, &bytes)))
     }
 
     /// Waits, as long as the caller's patience lasts.
@@ -223,6 +234,10 @@ impl<'a> Transport<'a> {
         if time >= Duration::from_secs(2) {
             (self.say)(&format!("{why}; asks again in {} s", time.as_secs()));
         }
+        self.sleep(time, why).await
+    }
+
+    async fn sleep(&self, time: Duration, why: &str) -> Result<(), Error> {
         let until = Instant::now() + time;
         while Instant::now() < until {
             if (self.stop)() {
@@ -234,6 +249,32 @@ impl<'a> Transport<'a> {
     }
 }
 
+impl Bucket {
+    /// How long to wait before the next request, so that the bucket does not run empty: nothing while it is well filled.
+    fn pace(self, now: Duration) -> Duration {
+        if self.remaining.is_none_or(|left| left > LOW) {
+            return Duration::ZERO;
+        }
+        let missing = self.limit.zip(self.remaining);
+        let missing =
+            missing.and_then(|(limit, left)| u32::try_from(limit.checked_sub(left)?).ok());
+        let reset = self.reset.map(Duration::from_secs);
+        match (missing, reset) {
+            // The reset is a whole second, which may be nearly over.
+            (Some(missing @ 1..), Some(reset)) => {
+                let left = reset.saturating_sub(now) + Duration::from_secs(1);
+                (left / missing).min(FILLS)
+            }
+            _ => FILLS,
+        }
+    }
+}
+
+fn since_1970() -> Duration {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH);
+    since.unwrap_or_default()
+}
+
 /// The end of a wait with a request that may have been done.
 fn lost(waited: Result<(), Error>, may_be_done: bool) -> Result<(), Error> {
     waited.map_err(|error| match may_be_done {
@@ -242,7 +283,7 @@ fn lost(waited: Result<(), Error>, may_be_done: bool) -> Result<(), Error> {
     })
 }
 
-fn refused(what: &str, status: StatusCode, bytes: &[u8], reset: Option<u64>) -> Refusal {
+fn refused(what: &str, status: StatusCode, bytes: &[u8]) -> Refusal {
     let body: Value = serde_json::from_slice(bytes).unwrap_or_default();
     let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
     let error = &body["error"];
@@ -266,7 +307,6 @@ fn refused(what: &str, status: StatusCode, bytes: &[u8], reset: Option<u64>) -> 
     Refusal {
         reaction: reaction(status.as_u16(), &code),
         text: said,
-        reset,
     }
 }
 
@@ -287,4 +327,30 @@ fn root(error: &dyn std::error::Error) -> String {
         at = source;
     }
     at.to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_nearly_empty_bucket_paces_by_how_fast_it_fills_and_a_second_where_nobody_says() {
+        let now = Duration::from_secs(1000);
+        let bucket = |limit, remaining, reset| Bucket {
+            limit,
+            remaining,
+            reset,
+        };
+        let paces = |bucket: Bucket| bucket.pace(now).as_millis();
+        assert_eq!(paces(Bucket::default()), 0);
+        assert_eq!(paces(bucket(Some(3600), Some(6), Some(4594))), 0);
+        assert_eq!(paces(bucket(Some(3600), Some(5), Some(4595))), 1000);
+        // A larger limit of the same hour.
+        assert_eq!(paces(bucket(Some(7200), Some(0), Some(4600))), 500);
+        assert_eq!(paces(bucket(None, Some(2), Some(4600))), 1000);
+        // A clock that is wrong is no reason to wait for hours.
+        assert_eq!(paces(bucket(Some(10), Some(0), Some(9_000_000))), 1000);
+        assert_eq!(paces(bucket(Some(10), Some(10), Some(1000))), 0);
+        assert_eq!(paces(bucket(Some(5), Some(5), Some(1000))), 1000);
+    }
 }

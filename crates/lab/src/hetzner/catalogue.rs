@@ -71,6 +71,8 @@ pub(super) struct Offer {
     pub(super) deprecation: Option<(String, String)>,
     /// What is there, whatever the API says; `None` is plenty.
     pub(super) stock: Option<usize>,
+    /// Whether the location is among those of the type. The price of one that is not stays.
+    listed: bool,
 }
 
 pub(super) struct Image {
@@ -119,6 +121,14 @@ impl Catalogue {
     pub fn set_stock(&mut self, server_type: &str, location: &str, stock: Option<usize>) {
         if let Some(offer) = self.offer_mut(server_type, location) {
             offer.stock = stock;
+        }
+    }
+
+    /// Takes a location out of those of a type.
+    pub fn set_unlisted(&mut self, server_type: &str, location: &str) {
+        if let Some(offer) = self.offer_mut(server_type, location) {
+            offer.listed = false;
+            offer.stock = Some(0);
         }
     }
 
@@ -197,6 +207,7 @@ fn offers(column: &str) -> Vec<Offer> {
             available: Some(true),
             deprecation: None,
             stock: None,
+            listed: true,
         })
         .collect()
 }
@@ -228,7 +239,8 @@ impl ServerType {
 
     pub(super) fn shown(&self, account: &Account) -> Value {
         let dedicated = self.name.starts_with("ccx");
-        let locations = self.offers.iter().map(|offer| {
+        let listed = self.offers.iter().filter(|offer| offer.listed);
+        let locations = listed.map(|offer| {
             let mut shown = json!({
                 "id": location_id(offer.location),
                 "name": offer.location,
