@@ -52,6 +52,52 @@ fn kill_after_every_write(region: &str) {
     }
 }
 
+/// As [`kill_after_every_write`], and after every request, of three regions that come one after the other.
+#[test]
+#[ignore = "torture: four minutes"]
+fn three_regions_killed_after_every_request_converge_with_nothing_twice_and_nothing_left_over() {
+    let undisturbed = World::new();
+    for region in REGIONS {
+        undisturbed.provision(region);
+    }
+    let (counts, _) = undisturbed.count();
+    let requests = undisturbed.hetzner.seen().len();
+    assert!(requests >= 100, "{requests} requests");
+    for n in 1..=requests {
+        let world = World::new();
+        let held = world.hetzner.hold_after(n, Counted::Requests);
+        let seen = REGIONS.iter().find_map(|region| {
+            let mut child = world.spawn(&["--region", region]);
+            loop {
+                if let Ok(seen) = held.reached(Duration::from_millis(5)) {
+                    child.kill().unwrap();
+                    child.wait().unwrap();
+                    return Some(seen);
+                }
+                if child.try_wait().unwrap().is_some() {
+                    return None;
+                }
+            }
+        });
+        drop(held);
+        let seen = seen.unwrap();
+        let why = format!("killed after {n}, {} {}", seen.method, seen.path);
+        for region in REGIONS {
+            let run = world.run(&["--region", region]);
+            assert_eq!(run.code, 0, "{why}, {region}: {}", run.json);
+        }
+        let (found, twice) = world.count();
+        assert_eq!(found, counts, "{why}");
+        assert!(twice.is_empty(), "{why}: {twice:?}");
+        let before = world.hetzner.writes();
+        for region in REGIONS {
+            world.provision(region);
+        }
+        assert_eq!(world.hetzner.writes(), before, "{why}: the third run wrote");
+    }
+    println!("killed after each of {requests} requests");
+}
+
 #[test]
 fn singapore_killed_after_every_write_converges_with_nothing_twice_and_nothing_left_over() {
     kill_after_every_write(REGIONS[0]);

@@ -17,4 +17,5 @@ mod refused;
 mod region;
 mod residency;
 mod stopped;
+mod whole;
 mod world;

@@ -272,7 +272,7 @@ fn a_signal_ends_between_two_orders_and_the_next_run_goes_on() {
     let begun = std::time::Instant::now();
     while world.hetzner.created("servers") == 0 {
         assert!(begun.elapsed().as_secs() < 30);
-        std::thread::sleep(std::time::Duration::from_millis(10));
+        std::thread::sleep(Duration::from_millis(10));
     }
     let status = std::process::Command::new("kill")
         .args(["-TERM", &child.id().to_string()])
@@ -295,7 +295,7 @@ fn a_signal_ends_a_wait_for_a_lock_that_would_last_for_minutes() {
     // After 0.5, 1 and 2 s it is asked again; the next wait takes 4 s, and the ones after it longer.
     while world.hetzner.count("POST", "/firewalls") < 4 {
         assert!(begun.elapsed().as_secs() < 30);
-        std::thread::sleep(std::time::Duration::from_millis(10));
+        std::thread::sleep(Duration::from_millis(10));
     }
     let asked = std::time::Instant::now();
     let status = std::process::Command::new("kill")
@@ -305,7 +305,7 @@ fn a_signal_ends_a_wait_for_a_lock_that_would_last_for_minutes() {
     let output = child.wait_with_output().unwrap();
     assert_eq!(output.status.code(), Some(143));
     assert!(
-        asked.elapsed() < std::time::Duration::from_secs(3),
+        asked.elapsed() < Duration::from_secs(3),
         "{:?}",
         asked.elapsed()
     );

@@ -29,7 +29,9 @@ impl Setup<'_, '_> {
         let Some(project) = self.project_of(machine) else {
             return Ok(());
         };
-        let meeting = Box::pin(first_session(&seat, &project.hetzner, &stop, &say));
+        let seen = project.inventory.named(Kind::Server, &machine.server);
+        let seen = seen.map_or_else(Labels::new, |server| server.labels.clone());
+        let meeting = Box::pin(first_session(&seat, &seen, &project.hetzner, &stop, &say));
         let met = tokio::select! {
             met = meeting => met,
             // Safe at any moment: the next run goes on there.
@@ -62,9 +64,15 @@ impl Setup<'_, '_> {
         let Some(label) = wireguard.as_deref().and_then(wireguard_label) else {
             return Err(self.unsaid(machine, "its WireGuard key"));
         };
-        match self.looks {
-            true => self.compare_label(machine, &label),
-            false => self.label(machine, label).await?,
+        // The label as the last look had it. Nobody changes it to another key than that of the server.
+        if machine.wireguard.as_deref().and_then(wireguard_label) != Some(label.clone()) {
+            match self.looks {
+                true => self.did(
+                    machine,
+                    What::Differs("its WireGuard key is not the one that its label has"),
+                ),
+                false => self.label(machine, label).await?,
+            }
         }
         match &certificate {
             Some(certificate) => self.keep(machine, certificate)?,
@@ -138,17 +146,6 @@ impl Setup<'_, '_> {
             return Err(Halt);
         }
         Ok(())
-    }
-
-    /// What the inventory has of its label is a moment old.
-    fn compare_label(&mut self, machine: &Machine, label: &str) {
-        let labelled = machine.wireguard.as_deref().and_then(wireguard_label);
-        if labelled.as_deref() != Some(label) {
-            self.did(
-                machine,
-                What::Differs("its WireGuard key is not the one that its label has"),
-            );
-        }
     }
 
     pub(super) fn did(&mut self, machine: &Machine, what: What) {

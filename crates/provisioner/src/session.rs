@@ -75,28 +75,13 @@ pub enum Unmet {
 }
 
 /// Brings a server to where it shows its final key, known_hosts pins it, and the one-time key is refused; does nothing where
-/// that is so already.
+/// that is so already. `seen` are its labels as a look had them: they are asked for anew only where they vouch for nothing.
 ///
 /// # Errors
 /// [`Unmet`]; the same call goes on where it stopped.
 pub async fn first_session(
     seat: &Seat<'_>,
-    hetzner: &Hetzner<'_>,
-    stop: &(dyn Fn() -> bool + Sync),
-    say: Narrator<'_>,
-) -> Result<Settled, Unmet> {
-    match settle(seat, hetzner, stop, say).await {
-        // A run that was killed may have left its script at work there, which has put the announced key in the place of the
-        // other one by now. What the labels do not name is refused again.
-        Err(Unmet::Login(RootError::Open(OpenError::HostKey { .. }))) => {
-            settle(seat, hetzner, stop, say).await
-        }
-        met => met,
-    }
-}
-
-async fn settle(
-    seat: &Seat<'_>,
+    seen: &Labels,
     hetzner: &Hetzner<'_>,
     stop: &(dyn Fn() -> bool + Sync),
     say: Narrator<'_>,
@@ -107,17 +92,28 @@ async fn settle(
         stop,
         say,
     };
-    let (_, labels) = labels(hetzner, seat.server)
-        .await
-        .map_err(Unmet::Provider)?;
+    match settle(&session, seen).await {
+        // Another run may have been here since the look. Or one that was killed has left its script at work there, which has put
+        // the announced key in the place of the other one by now. What the labels do not name is refused again.
+        Err(Unmet::Stranger(_) | Unmet::Login(RootError::Open(OpenError::HostKey { .. }))) => {
+            let now = labels(hetzner, seat.server).await;
+            let (_, now) = now.map_err(Unmet::Provider)?;
+            settle(&session, &now).await
+        }
+        met => met,
+    }
+}
+
+async fn settle(session: &Session<'_, '_>, labels: &Labels) -> Result<Settled, Unmet> {
+    let Session { seat, .. } = session;
     let shown = session.shown().await?;
     let pinned = host_key::pinned(seat.known_hosts, seat.address, seat.port).await?;
-    let vouched = Vouched::of(&labels, pinned);
+    let vouched = Vouched::of(labels, pinned);
     let mut settled = Settled::default();
     let key = match vouched.stage(&shown.fingerprint)? {
         Stage::Settled => shown,
         Stage::Born => {
-            let last = session.announce(&labels, &shown, &vouched).await?;
+            let last = session.announce(labels, &shown, &vouched).await?;
             session.exchange(&shown, &last).await?;
             settled.birth_refused = session.forget(&last, Some(&shown), &vouched).await?;
             last
@@ -127,7 +123,7 @@ async fn settle(
             shown
         }
         Stage::Pinned => {
-            session.announce(&labels, &shown, &vouched).await?;
+            session.announce(labels, &shown, &vouched).await?;
             if vouched.birth.is_some() {
                 settled.birth_refused = session.forget(&shown, None, &vouched).await?;
             }
@@ -136,10 +132,7 @@ async fn settle(
     };
     settled.pinned = host_key::pin(seat.known_hosts, &key, &[seat.address], seat.port).await?;
     if settled.pinned {
-        say(&format!(
-            "{}: known_hosts pins {}.",
-            seat.server, key.fingerprint
-        ));
+        session.say(&format!("known_hosts pins {}.", key.fingerprint));
     }
     if vouched.birth.is_some() {
         session
