@@ -34,6 +34,7 @@ fn server(store: &Store) -> Server {
                 account("regionwise_lag", AccountKind::Monitor),
                 account("shop", AccountKind::App),
             ],
+            migration: None,
             clients: Vec::new(),
             listen: Vec::new(),
             backup: Some(store.backup()),

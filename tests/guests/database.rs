@@ -7,8 +7,8 @@ use std::time::Instant;
 
 use regionwise_lab::guests::{Guest, Guests, Machine};
 use regionwise_provision::host::{
-    Account, AccountKind, Backup, Bouncer, Database, Mesh, Opening, Part, Peer, Redis, Replica,
-    Server, Source, System, Transport, Upstream, keys, logins, mesh, renewal, steps,
+    Account, AccountKind, Backup, Bouncer, Database, Mesh, Migration, Opening, Part, Peer, Redis,
+    Replica, Server, Source, System, Transport, Upstream, keys, logins, mesh, renewal, steps,
 };
 use regionwise_provision::said::{End, Line, State};
 use regionwise_provision::script::{GUARD_DIRECTORY, render};
@@ -44,6 +44,7 @@ pub(crate) fn run(guest: &Guest, steps: &[Step]) -> Ran {
         .ssh(&format!(
             "umask 077; mkdir -p /run/sent && cd /run/sent && echo password-of-monitor > password-regionwise_lag \
              && echo password-of-shop > password-shop \
+             && echo password-of-mover > password-mover \
              && echo password-of-redis > redis-password && echo '{secrets}' > backup-secrets && cat > script << 'SENT'\n{script}\nSENT"
         ))
         .unwrap();
@@ -163,7 +164,12 @@ impl Pair<'_> {
                 accounts: vec![
                     account("regionwise_lag", AccountKind::Monitor),
                     account("shop", AccountKind::App),
+                    account("mover", AccountKind::Mover),
                 ],
+                migration: Some(Migration {
+                    movers: vec!["mover".to_owned()],
+                    verifiers: vec!["mover".to_owned()],
+                }),
                 clients: vec![
                     "10.77.0.1/32".parse().unwrap(),
                     IpAddr::from(self.replica(1).address).into(),
@@ -420,6 +426,14 @@ fn only_who_is_listed_gets_in(pair: &Pair<'_>) {
         pair.login(monitor, "password-of-monitor").unwrap(),
         "regionwise_lag"
     );
+    // What the mover may before the fence is installed is to log in, and what a superuser gave its group.
+    let mover = "dbname=shop user=mover sslmode=require";
+    assert_eq!(pair.login(mover, "password-of-mover").unwrap(), "mover");
+    let rights = pair
+        .guest(0)
+        .ssh("runuser -u postgres -- psql -X -A -t -d shop -c \"SELECT pg_has_role('mover', 'regionwise_verify', 'MEMBER'), has_parameter_privilege('regionwise_move', 'session_replication_role', 'SET')\"")
+        .unwrap();
+    assert_eq!(rights.trim(), "t|t");
     for (settings, password, reason) in [
         (
             shop,

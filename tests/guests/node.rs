@@ -133,6 +133,7 @@ fn look(part: Part, top: &str) -> (Vec<&'static str>, Step) {
         volume: None,
         database: "shop".to_owned(),
         accounts: Vec::new(),
+        migration: None,
         clients: Vec::new(),
         listen: Vec::new(),
         backup: None,

@@ -3,9 +3,11 @@
 use regionwise_relocation::protocol::{Admission, Epoch, Route, State, admits};
 use regionwise_relocation::sql::install;
 
-use crate::servers::Database;
+use tokio_postgres::SimpleQueryMessage;
+
+use crate::servers::{Database, Server};
 use crate::session::{Session, refused};
-use crate::shop::{World, terms};
+use crate::shop::{self, SCHEMA, World, terms};
 
 #[tokio::test]
 async fn a_user_moves_with_all_rows() {
@@ -36,6 +38,59 @@ async fn running_it_again_changes_nothing() {
         .must(&install::script(world.closure, &terms("us", true)))
         .await;
     assert_eq!(admin.text(all).await, before);
+}
+
+#[tokio::test]
+async fn an_owner_without_a_right_of_its_own_installs_where_a_superuser_has_prepared_it() {
+    let server = Server::start("prepared");
+    let maker = server.session("postgres", "postgres").await;
+    for role in ["owner", "app", "mover", "verifier"] {
+        maker.must(&format!("CREATE ROLE {role} LOGIN")).await;
+    }
+    maker.must("CREATE DATABASE shop OWNER owner").await;
+    let admin = server.session("postgres", "shop").await;
+    let owner = server.session("owner", "shop").await;
+    owner.must(SCHEMA).await;
+    let closure = shop::closure(&owner).await;
+    let script = install::script(&closure, &terms("us", true));
+    assert_eq!(owner.run(&script).await, refused("42501"));
+    let (movers, verifiers) = (["mover".to_owned()], ["verifier".to_owned()]);
+    let unprepared = install::unprepared(&movers, &verifiers);
+    assert_eq!(admin.run(&unprepared).await, refused("42704"));
+    // Twice, as every run of a set-up may.
+    for _ in 0..2 {
+        let prepared = install::prepared(&movers, &verifiers);
+        admin.must(&prepared).await;
+    }
+    assert!(rows(&admin, &unprepared).await.is_empty());
+    assert_eq!(
+        rows(&owner, &script).await,
+        Vec::<String>::new(),
+        "nothing is missing"
+    );
+    // Each of them is looked for.
+    for taken in [
+        "REVOKE regionwise_move FROM mover",
+        "REVOKE regionwise_verify FROM verifier",
+        "REVOKE SET ON PARAMETER session_replication_role FROM regionwise_move",
+        "REVOKE pg_read_all_stats FROM regionwise_verify",
+    ] {
+        admin.must(taken).await;
+        assert_eq!(rows(&admin, &unprepared).await.len(), 1, "{taken}");
+        admin.must(&install::prepared(&movers, &verifiers)).await;
+        assert!(rows(&admin, &unprepared).await.is_empty(), "{taken}");
+    }
+}
+
+/// The first word of each row that it answers with; what a procedure answers has none.
+async fn rows(session: &Session, sql: &str) -> Vec<String> {
+    let messages = session.client.simple_query(sql).await.unwrap();
+    let row = |message: SimpleQueryMessage| match message {
+        SimpleQueryMessage::Row(row) => row.get(0).map(str::to_owned),
+        _ => None,
+    };
+    let words = messages.into_iter().filter_map(row);
+    words.filter(|word| !word.is_empty()).collect()
 }
 
 #[tokio::test]

@@ -17,7 +17,7 @@ use tokio::sync::OnceCell;
 use crate::servers::{Database, EU, Server, US};
 use crate::session::{Said, Session};
 
-const SCHEMA: &str = "
+pub(crate) const SCHEMA: &str = "
 CREATE TABLE users(id bigint PRIMARY KEY, email text UNIQUE);
 CREATE TABLE orders(id bigint PRIMARY KEY, user_id bigint NOT NULL REFERENCES users ON DELETE CASCADE, note text, n int NOT NULL DEFAULT 0);
 CREATE INDEX ON orders(user_id);

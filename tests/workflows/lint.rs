@@ -166,6 +166,7 @@ fn shellcheck_finds_nothing_in_the_script_that_sets_a_server_up() {
         volume: Some(4711),
         database: "shop".to_owned(),
         accounts: Vec::new(),
+        migration: None,
         clients: Vec::new(),
         listen: Vec::new(),
         backup: Some(Backup {

@@ -5,10 +5,10 @@ use std::path::Path;
 
 use regionwise_cli::{Because, Common, Context, Failure, Hint};
 use regionwise_postgres::Dsn;
-use regionwise_provision::host::{Account, AccountKind, Backup, Redis, Server};
+use regionwise_provision::host::{Account, AccountKind, Backup, Migration, Redis, Server};
 use regionwise_provision::recipes::Logins;
 use regionwise_remote::root::Part;
-use regionwise_topology::{Cluster, Secret, Topology};
+use regionwise_topology::{Cluster, Roles, Secret, Sides, Topology};
 
 use crate::uploads::part;
 
@@ -44,10 +44,30 @@ impl Secrets {
         let backups = ours.filter_map(move |cluster| provision?.backups.get(&cluster.name));
         let app = database.and_then(|database| database.app.as_ref());
         let redis = provision.and_then(|provision| provision.redis.as_ref()?.password.as_ref());
+        let migration = topology.migration.as_ref().filter(|_| app.is_some());
+        let roles = clusters.iter().flat_map(move |cluster| {
+            let sides = migration.map(|migration| {
+                let Roles {
+                    install,
+                    mover,
+                    verify,
+                } = &migration.roles;
+                let from = cluster.name == migration.from;
+                let to = cluster.name == migration.to;
+                let each = [install, mover, verify].into_iter();
+                each.filter_map(move |sides| match (from, to) {
+                    (true, _) => Some(&sides.from),
+                    (_, true) => Some(&sides.to),
+                    _ => None,
+                })
+            });
+            sides.into_iter().flatten()
+        });
         nodes
             .map(|node| &node.dsn)
             .chain(backups.flat_map(|backup| [&backup.key, &backup.secret, &backup.passphrase]))
             .chain(app)
+            .chain(roles)
             .chain(redis)
     }
 
@@ -76,6 +96,7 @@ impl Secrets {
             let mut logins = Logins {
                 database: String::new(),
                 accounts: Vec::new(),
+                migration: None,
             };
             for node in std::iter::once(&cluster.primary).chain(&cluster.standbys) {
                 let what = format!("the connection string of node `{}`", node.name);
@@ -92,6 +113,7 @@ impl Secrets {
                 dsn.database().clone_into(&mut logins.database);
                 secrets.add(cluster, &mut logins, &dsn, AccountKind::App, what)?;
             }
+            secrets.add_migration(topology, cluster, &mut logins, read)?;
             if !is_plain(&logins.database) {
                 let text = format!("`{}` is no name for a database", logins.database);
                 return Err(Failure::invalid(text).with_hint("use a-z, 0-9 and `_`"));
@@ -109,6 +131,67 @@ impl Secrets {
             secrets.redis = Some((topology.product.name.clone(), line));
         }
         Ok(secrets)
+    }
+
+    /// The accounts of `[migration.roles]`, where the cluster is one of the two and has an account that owns the tables.
+    fn add_migration(
+        &mut self,
+        topology: &Topology,
+        cluster: &Cluster,
+        logins: &mut Logins,
+        read: impl Fn(&str, &Secret) -> Result<Dsn, Failure>,
+    ) -> Result<(), Failure> {
+        let (Some(migration), Some(owner)) = (&topology.migration, owner(logins)) else {
+            return Ok(());
+        };
+        let owner = owner.to_owned();
+        let roles = &migration.roles;
+        let side = match &cluster.name {
+            name if *name == migration.from => |sides: &Sides| sides.from.clone(),
+            name if *name == migration.to => |sides: &Sides| sides.to.clone(),
+            _ => return Ok(()),
+        };
+        let role = |name: &str, sides: &Sides| {
+            let what = format!(
+                "the connection string of `migration.roles.{name}` at {}",
+                cluster.name
+            );
+            let dsn = read(&what, &side(sides))?;
+            Ok::<_, Failure>((what, dsn))
+        };
+        let (what, install) = role("install", &roles.install)?;
+        if side(&roles.install) == cluster.primary.dsn {
+            return Ok(());
+        }
+        if install.user() != owner {
+            let text = format!(
+                "{what} has the account `{}`, and `{owner}` owns the tables",
+                install.user()
+            );
+            return Err(
+                Failure::invalid(text).with_hint("give it the account of `provision.database.app`")
+            );
+        }
+        let mut names = Vec::new();
+        for (name, sides, kind) in [
+            ("install", &roles.install, AccountKind::App),
+            ("move", &roles.mover, AccountKind::Mover),
+            ("verify", &roles.verify, AccountKind::Verifier),
+        ] {
+            let (what, dsn) = role(name, sides)?;
+            let known = logins
+                .accounts
+                .iter()
+                .find(|known| known.name == dsn.user());
+            let kind = known.map_or(kind, |known| known.kind);
+            self.add(cluster, logins, &dsn, kind, &what)?;
+            names.push(dsn.user().to_owned());
+        }
+        logins.migration = Some(Migration {
+            movers: vec![names[1].clone()],
+            verifiers: vec![names[2].clone()],
+        });
+        Ok(())
     }
 
     fn back_up(
@@ -253,6 +336,13 @@ impl Secrets {
     }
 }
 
+/// The account that owns the product's tables.
+fn owner(logins: &Logins) -> Option<&str> {
+    let mut accounts = logins.accounts.iter();
+    let owner = accounts.find(|account| account.kind == AccountKind::App)?;
+    Some(&owner.name)
+}
+
 /// A name that needs no quotes anywhere, neither in SQL nor in a shell.
 fn is_plain(name: &str) -> bool {
     name.starts_with(|first: char| first.is_ascii_lowercase())
@@ -306,6 +396,7 @@ mod tests {
         let mut logins = Logins {
             database: String::new(),
             accounts: Vec::new(),
+            migration: None,
         };
         for (dsn, kind) in dsns {
             let dsn = Dsn::parse(dsn).unwrap();
@@ -314,6 +405,74 @@ mod tests {
                 .map_err(|failure| failure.error.to_string())?;
         }
         Ok((secrets, logins))
+    }
+
+    /// What becomes of the accounts of the example's migration in its cluster `eu`, whose tables `shop` owns; the connection strings
+    /// of `install`, `move` and `verify`.
+    fn migrating(dsns: [&str; 3]) -> Result<Logins, String> {
+        let text = include_str!("../../../examples/three-regions.toml");
+        let topology = Topology::parse("regions.toml", text).unwrap();
+        let owned = (
+            "postgres://shop:swordfish9@127.0.0.1:6432/shop",
+            AccountKind::App,
+        );
+        let (mut secrets, mut logins) = added(&[LAG, owned])?;
+        let cluster = &topology.clusters["eu"];
+        let eu = cluster.name.clone();
+        secrets.passwords = std::mem::take(&mut secrets.passwords)
+            .into_iter()
+            .map(|((_, name), password)| ((eu.clone(), name), password))
+            .collect();
+        let read = |_: &str, secret: &Secret| {
+            let names = ["env:EU_INSTALL_DSN", "env:EU_MOVE_DSN", "env:EU_VERIFY_DSN"];
+            let at = names.iter().position(|name| *name == secret.to_string());
+            Ok(Dsn::parse(dsns[at.unwrap()]).unwrap())
+        };
+        secrets
+            .add_migration(&topology, cluster, &mut logins, read)
+            .map_err(|failure| failure.error.to_string())?;
+        Ok(logins)
+    }
+
+    #[test]
+    fn who_moves_and_who_verifies_is_made_and_the_owner_installs() {
+        let owner = "postgres://shop:swordfish9@[fd00::1]/shop";
+        let mover = "postgres://mover:hunter2hunter3@[fd00::1]/shop";
+        let verifier = "postgres://auditor:hunter2hunter4@[fd00::1]/shop";
+        let logins = migrating([owner, mover, verifier]).unwrap();
+        let kinds: Vec<_> = logins
+            .accounts
+            .iter()
+            .map(|known| (known.name.as_str(), known.kind))
+            .collect();
+        assert_eq!(
+            kinds,
+            [
+                ("lag", AccountKind::Monitor),
+                ("shop", AccountKind::App),
+                ("mover", AccountKind::Mover),
+                ("auditor", AccountKind::Verifier),
+            ]
+        );
+        let migration = logins.migration.unwrap();
+        assert_eq!(
+            (migration.movers, migration.verifiers),
+            (vec!["mover".to_owned()], vec!["auditor".to_owned()])
+        );
+
+        // One account may do all of it.
+        let logins = migrating([owner, owner, owner]).unwrap();
+        assert_eq!(logins.accounts.len(), 2);
+        assert_eq!(logins.migration.unwrap().verifiers, ["shop"]);
+
+        let other = migrating([mover, mover, verifier]).unwrap_err();
+        assert!(
+            other.contains("`mover`, and `shop` owns the tables"),
+            "{other}"
+        );
+        let password = "postgres://shop:swordfish1@[fd00::1]/shop";
+        let other = migrating([password, mover, verifier]).unwrap_err();
+        assert!(other.contains("another password for `shop`"), "{other}");
     }
 
     const LAG: (&str, AccountKind) = (

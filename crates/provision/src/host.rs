@@ -19,7 +19,7 @@ pub use api::Api;
 pub use backup::Backup;
 pub use bouncer::{Bouncer, Upstream};
 pub use mesh::{Mesh, Peer};
-pub use postgres::{Account, AccountKind, Database, Part, Replica, from_pem, pem};
+pub use postgres::{Account, AccountKind, Database, Migration, Part, Replica, from_pem, pem};
 pub use redis::Redis;
 pub use system::{Opening, Source, System, Transport};
 

@@ -8,8 +8,8 @@ use ipnet::{IpNet, Ipv6Net};
 use regionwise_topology::{Cluster, Node, Region, Topology};
 
 use crate::host::{
-    Account, AccountKind, Api, Backup, Bouncer, Database, Mesh, Opening, Part, Peer, Redis,
-    Replica, Server, Source, System, Transport, Upstream, mesh,
+    Account, AccountKind, Api, Backup, Bouncer, Database, Mesh, Migration, Opening, Part, Peer,
+    Redis, Replica, Server, Source, System, Transport, Upstream, mesh,
 };
 use crate::inventory::{Detail, Inventory, volume_name};
 use crate::ownership::{FINAL_KEY, HOST_KEY, REGION, ROLE, WIREGUARD, wireguard_key};
@@ -50,6 +50,8 @@ pub struct Logins {
     /// Name of the product's database.
     pub database: String,
     pub accounts: Vec<Account>,
+    /// `None`: no users' rows leave this cluster or come to it, or nobody has said with which accounts.
+    pub migration: Option<Migration>,
 }
 
 /// When in a run a server is set up.
@@ -462,6 +464,7 @@ impl Facts<'_> {
             volume: machine.volume,
             database: logins.database.clone(),
             accounts: logins.accounts.clone(),
+            migration: logins.migration.clone(),
             clients: self.clients(cluster),
             // Whoever else is to reach it is in the mesh.
             listen: match clients_from_outside(self.topology) {

@@ -94,6 +94,7 @@ fn logins() -> BTreeMap<String, Logins> {
     let logins = Logins {
         database: "shop".to_owned(),
         accounts: Vec::new(),
+        migration: None,
     };
     BTreeMap::from([("eu".to_owned(), logins.clone()), ("us".to_owned(), logins)])
 }

@@ -8,6 +8,7 @@ mod config;
 use std::net::{IpAddr, Ipv6Addr};
 
 use ipnet::IpNet;
+use regionwise_relocation::sql::install;
 
 use super::backup::{self, Backup};
 use super::mesh::Mesh;
@@ -42,6 +43,8 @@ pub struct Database {
     pub database: String,
     /// Made by the primary; a standby gets them from there.
     pub accounts: Vec<Account>,
+    /// `None`: no users' rows leave this cluster or come to it.
+    pub migration: Option<Migration>,
     /// From where accounts may log in, with TLS and a password, besides the server itself.
     pub clients: Vec<IpNet>,
     /// Addresses of this server to listen at, besides loopback and the mesh.
@@ -85,6 +88,15 @@ pub struct Replica {
     pub certificate: Option<String>,
 }
 
+/// Who moves users' rows here, as `migrate-eu-users install` wants them to be there.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Migration {
+    /// Names of accounts.
+    pub movers: Vec<String>,
+    /// Names of accounts.
+    pub verifiers: Vec<String>,
+}
+
 /// Who logs in. The password comes in a staged file, see [`Account::password`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Account {
@@ -99,6 +111,10 @@ pub enum AccountKind {
     Monitor,
     /// Owns the product's database.
     App,
+    /// Nothing yet: the installation of a migration gives it its rights.
+    Mover,
+    /// As [`AccountKind::Mover`].
+    Verifier,
 }
 
 impl Account {
@@ -228,6 +244,9 @@ pub(super) fn steps(database: &Database, mesh: Option<&Mesh>) -> Vec<Step> {
             let begins = *last && *complete;
             let names = begins.then(|| config::sync_names(*sync, standbys));
             steps.extend(primary(names.as_deref()));
+            if database.migration.is_some() {
+                steps.push(migration());
+            }
             if *last {
                 steps.push(look(
                     "database-votes",
@@ -370,6 +389,20 @@ fn files(database: &Database, mesh: Option<&Mesh>) -> Vec<Step> {
             grants,
         ));
     }
+    if let Some(Migration { movers, verifiers }) = &database.migration {
+        steps.push(shared(
+            "database-migration-rights",
+            "what the accounts of a migration have that only a superuser gives",
+            "migration.sql",
+            install::prepared(movers, verifiers),
+        ));
+        steps.push(shared(
+            "database-migration-look",
+            "whether they have it",
+            "migration-lacks.sql",
+            install::unprepared(movers, verifiers),
+        ));
+    }
     steps
 }
 
@@ -493,6 +526,16 @@ fn primary(sync: Option<&str>) -> Vec<Step> {
         ));
     }
     steps
+}
+
+fn migration() -> Step {
+    TOOL.step(
+        "database-migration",
+        "who owns the tables installs the fence, and needs no superuser for it",
+        "migration_so",
+        "prepare_migration",
+        &["database-migration-rights"],
+    )
 }
 
 fn standby() -> Vec<Step> {

@@ -65,6 +65,7 @@ fn database() -> Database {
             account("regionwise_lag", AccountKind::Monitor),
             account("shop", AccountKind::App),
         ],
+        migration: None,
         clients: vec!["10.64.0.0/24".parse().unwrap()],
         listen: vec!["10.64.0.2".parse().unwrap()],
         backup: Some(backup()),

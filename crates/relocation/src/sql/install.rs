@@ -47,7 +47,7 @@ pub fn script(closure: &Closure, terms: &Terms) -> String {
              SET LOCAL client_min_messages = warning;\nSET LOCAL check_function_bodies = off;\n"
         ),
         with_class(include_str!("install/objects.sql")),
-        roles(terms),
+        roles(&terms.movers, &terms.verifiers),
         // Once, before everything: a writer of the old fence and one of the new must not run side by side.
         lock(closure),
         with_class(include_str!("install/functions.sql")),
@@ -71,12 +71,33 @@ pub fn script(closure: &Closure, terms: &Terms) -> String {
         terms.signup,
         literal(&terms.shape)
     ));
-    sql.push(
-        include_str!("install/missing.sql")
-            .replace("{{move}}", MOVE_ROLE)
-            .replace("{{verify}}", VERIFY_ROLE),
-    );
+    sql.push(with_roles(include_str!("install/missing.sql")));
     sql.concat()
+}
+
+/// What a superuser runs in both clusters before an account installs that owns the tables and may nothing further: the group
+/// roles, what only a superuser can give them, and their members.
+pub fn prepared(movers: &[String], verifiers: &[String]) -> String {
+    roles(movers, verifiers) + &with_roles(include_str!("install/rights.sql"))
+}
+
+/// One line for each thing of [`prepared`] that is not there; fails where the group roles are not.
+pub fn unprepared(movers: &[String], verifiers: &[String]) -> String {
+    let members = |group: &'static str, members: &[String]| -> String {
+        let each = members.iter().map(|member| {
+            let member = literal(member);
+            format!("SELECT {member} WHERE NOT pg_has_role({member}, '{group}', 'MEMBER');\n")
+        });
+        each.collect()
+    };
+    members(MOVE_ROLE, movers)
+        + &members(VERIFY_ROLE, verifiers)
+        + &with_roles(include_str!("install/missing.sql"))
+}
+
+fn with_roles(sql: &str) -> String {
+    sql.replace("{{move}}", MOVE_ROLE)
+        .replace("{{verify}}", VERIFY_ROLE)
 }
 
 fn fingerprint(closure: &Closure) -> String {
@@ -124,7 +145,7 @@ pub fn remove(closure: &Closure) -> String {
     )
 }
 
-fn roles(terms: &Terms) -> String {
+fn roles(movers: &[String], verifiers: &[String]) -> String {
     let groups = [MOVE_ROLE, VERIFY_ROLE].map(|role| {
         format!(
             "DO $role$ BEGIN IF NOT EXISTS (SELECT FROM pg_roles WHERE rolname = '{role}') THEN CREATE ROLE {role} NOLOGIN; END IF; END $role$;\n"
@@ -140,7 +161,7 @@ fn roles(terms: &Terms) -> String {
         });
         each.collect()
     };
-    groups.concat() + &members(MOVE_ROLE, &terms.movers) + &members(VERIFY_ROLE, &terms.verifiers)
+    groups.concat() + &members(MOVE_ROLE, movers) + &members(VERIFY_ROLE, verifiers)
 }
 
 /// What the roles may do, what everybody may (read a route, ask `is_home`), and who may sign users up.
@@ -161,9 +182,11 @@ pub fn grants(closure: &Closure) -> String {
     read.extend(owned.iter().cloned());
     read.sort();
     read.dedup();
-    include_str!("install/grants.sql")
-        .replace("{{move}}", MOVE_ROLE)
-        .replace("{{verify}}", VERIFY_ROLE)
+    let sql = [
+        include_str!("install/grants.sql"),
+        include_str!("install/rights.sql"),
+    ];
+    with_roles(&sql.concat())
         .replace("'{{root}}'", &literal(&table(&closure.root().table.name)))
         .replace("{{schemas}}", &schemas.join(", "))
         .replace("{{owned}}", &owned.join(", "))

@@ -98,6 +98,8 @@ pub(super) fn node(database: &Database) -> String {
         .map(|account| match account.kind {
             AccountKind::Monitor => format!("monitor:{}", account.name),
             AccountKind::App => format!("app:{}", account.name),
+            AccountKind::Mover => format!("mover:{}", account.name),
+            AccountKind::Verifier => format!("verifier:{}", account.name),
         })
         .collect();
     let names: Vec<&str> = match &database.part {

@@ -359,6 +359,15 @@ make_accounts() {
   [ -z "$monitor" ] || sql "$database" < "$settings/heartbeat.sql"
 }
 
+# The group roles may not be there yet, and nobody can be asked for their rights then.
+migration_so() {
+  lacks=$(sql "$database" < "$settings/migration-lacks.sql" 2> /dev/null) && [ -z "$lacks" ]
+}
+
+prepare_migration() {
+  sql "$database" < "$settings/migration.sql"
+}
+
 streaming() {
   # shellcheck disable=SC2086  # a list of words
   value "SELECT application_name FROM pg_stat_replication WHERE state = 'streaming' AND application_name IN ($(sql_words $standbys))"
@@ -487,7 +496,7 @@ notes() {
 
 case ${1:-} in
   volume_made | make_volume | volume_filled | fill_volume | sizes_so | set_sizes | cluster_made | make_cluster | copy | running_so | run | configured_so | configure | note_loaded \
-    | replicas_so | make_replicas | accounts_so | make_accounts | departed_so | forget_departed | sync_so | set_sync | streams_so | stream \
+    | replicas_so | make_replicas | accounts_so | make_accounts | departed_so | forget_departed | migration_so | prepare_migration | sync_so | set_sync | streams_so | stream \
     | collations_so | votes | place | notes)
     "$1"
     ;;
