@@ -166,6 +166,27 @@ impl Founder {
         self.passed(&format!("{region} is set up"));
     }
 
+    /// `drift --servers`, which must find nothing.
+    #[track_caller]
+    fn compares(&self, guests: &Guests, region: &str) {
+        let env = format!("{region}.env");
+        let words = [
+            "drift",
+            "--region",
+            region,
+            "--servers",
+            "--env-file",
+            &env,
+            "--region-host",
+            "region-host",
+            "--root-key",
+            "root",
+        ];
+        let seen = self.ends_well(guests.command(PROVISION), &words);
+        let summary = seen["summary"].as_str().unwrap();
+        assert!(summary.contains("So are its servers."), "{seen:#}");
+    }
+
     /// What another runner has: the same commit, and the same account.
     fn another_checkout(&self) -> Self {
         let directory = world::directory("three-regions-desk-2");
@@ -292,20 +313,21 @@ fn an_empty_account_becomes_three_regions_that_serve() {
         }
     });
     founder.merges(&europe);
-    founder.makes(&guests, "ap-singapore");
-    founder.pins(&guests);
     let [us, sin, eu] = guests.all() else {
         unreachable!("three were booted")
     };
+    // From before its first session: its standby is copied over that way, too.
     let delay = OCEAN.as_millis();
     sin.ssh(&format!("tc qdisc add dev eth0 root netem delay {delay}ms"))
         .unwrap();
+    founder.makes(&guests, "ap-singapore");
+    founder.pins(&guests);
 
     the_databases_are_one_cluster_each(us, sin, eu);
     a_release_serves_everywhere(&founder, &guests);
     the_standby_keeps_up_with_the_ocean_in_between(&founder, &guests);
     founder.passed("serving");
-    nobody_outside_of_the_eu_receives(us);
+    nobody_outside_of_the_eu_receives(us, sin);
     only_the_documented_ports_answer(&guests);
     founder.passed("scanned");
 
@@ -318,6 +340,9 @@ fn an_empty_account_becomes_three_regions_that_serve() {
         writes,
         "a second run orders nothing"
     );
+    let summary = again["summary"].as_str().unwrap();
+    assert!(summary.contains("its parts are healthy"), "{again:#}");
+    founder.compares(&guests, "ap-singapore");
     founder.passed("looked at again");
 
     us.reboot().unwrap();
@@ -340,8 +365,16 @@ fn the_databases_are_one_cluster_each(us: &Guest, sin: &Guest, eu: &Guest) {
     let system = "SELECT system_identifier FROM pg_control_system()";
     assert_eq!(sql(us, system), sql(sin, system));
     assert_ne!(sql(us, system), sql(eu, system));
-    let versions = "SELECT datcollversion FROM pg_database WHERE datname = 'shop' AND datcollversion IS NOT NULL";
-    assert_eq!(sql(us, versions), sql(sin, versions));
+    // It compares code points: there is no version that could differ.
+    let collation = "SELECT datcollate || ' ' || coalesce(datcollversion, 'without a version') FROM pg_database WHERE datname = 'shop'";
+    for guest in [us, sin, eu] {
+        assert_eq!(
+            sql(guest, collation),
+            "C.UTF-8 without a version",
+            "{}",
+            guest.name
+        );
+    }
     // Every server has shaken hands with both others.
     for guest in [us, sin, eu] {
         let hands = guest
@@ -413,20 +446,28 @@ fn the_standby_keeps_up_with_the_ocean_in_between(founder: &Founder, guests: &Gu
     println!("lag over the ocean: {}", said["result"]["standbys"][0]);
 }
 
-/// A server of the US is in the mesh, and no cluster of the EU lets it receive.
-fn nobody_outside_of_the_eu_receives(us: &Guest) {
-    let eu = in_the_mesh("eu-1");
-    for user in ["replica_us_sin", "postgres", "shop", "lag"] {
+/// A server of the US is in the mesh, and no cluster of the EU lets it receive; one of its own does.
+fn nobody_outside_of_the_eu_receives(us: &Guest, sin: &Guest) {
+    let receive = |from: &Guest, host: &str, user: &str| {
+        let host = in_the_mesh(host);
         let receive = format!(
-            "PGPASSWORD={APP_PASSWORD} runuser -u postgres -- psql 'host={eu} user={user} replication=true sslmode=require \
+            "PGPASSWORD={APP_PASSWORD} runuser -u postgres -- psql 'host={host} user={user} replication=true sslmode=require \
              sslcert=/etc/regionwise/postgres/server.crt sslkey=/etc/regionwise/postgres/server.key' -c IDENTIFY_SYSTEM 2>&1; true"
         );
-        let said = us.ssh(&receive).unwrap();
-        assert!(
-            said.contains("FATAL") || said.contains("alert"),
-            "{user}: {said}"
-        );
+        from.ssh(&receive).unwrap()
+    };
+    for user in ["replica_us_sin", "postgres", "shop", "lag"] {
+        for from in [us, sin] {
+            let said = receive(from, "eu-1", user);
+            assert!(
+                said.contains("FATAL") || said.contains("alert"),
+                "{user} from {}: {said}",
+                from.name
+            );
+        }
     }
+    let said = receive(sin, "us-1", "replica_us_sin");
+    assert!(said.contains("systemid"), "the same where it may: {said}");
 }
 
 fn only_the_documented_ports_answer(guests: &Guests) {
