@@ -14,6 +14,7 @@ mod apply;
 mod destroy;
 mod host;
 mod look;
+mod rebuild;
 mod region;
 mod setup;
 mod status;

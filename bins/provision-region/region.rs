@@ -4,12 +4,13 @@ use regionwise_cli::{Common, Context, Failure, Report};
 use regionwise_provision::cloud_config::{self, HostKey, TooLarge};
 use regionwise_provision::host::{Opening, Server, System, steps};
 use regionwise_provision::{Change, Cost, Detail, Kind, Role, ServerSpec, script};
-use regionwise_provisioner::{Birth, Done, Project, Purse, Run, Stopped, Why, apply};
+use regionwise_provisioner::{Birth, Done, Project, Purse, Run, Stopped, Why, apply, rebuild};
 use regionwise_rollout::Verdict;
 use regionwise_topology::Region;
 use rust_decimal::Decimal;
 
 use crate::look::{Api, Seen, World};
+use crate::rebuild::Chosen;
 use crate::setup::{self, Baggage, Setup, SetupArgs};
 use crate::{addresses, texts};
 
@@ -28,16 +29,20 @@ pub(crate) struct RegionArgs {
         long,
         env = "REGIONWISE_PLAN",
         value_name = "HASH",
-        conflicts_with = "destroy"
+        conflicts_with = "goes"
     )]
     plan: Option<String>,
 
     /// Take the region's servers away: only what carries our label, and no volume.
-    #[arg(long)]
+    #[arg(long, group = "goes")]
     pub(crate) destroy: bool,
 
-    /// The region's name once more, for --destroy.
-    #[arg(long, value_name = "NAME", requires = "destroy")]
+    /// Install the server of this host or node anew and set it up: its address and its volume stay, its disk goes.
+    #[arg(long, value_name = "HOST", group = "goes")]
+    rebuild: Option<String>,
+
+    /// The same name once more: the region's for --destroy, the host's for --rebuild.
+    #[arg(long, value_name = "NAME", requires = "goes")]
     pub(crate) confirm: Option<String>,
 
     /// Also take the volumes away, and the data on them.
@@ -100,10 +105,22 @@ pub(crate) async fn run(
             .because("address-lost")
             .with_hint("take that `address` out of the file: the run writes the new one"));
     }
+    let chosen = args.rebuild.as_deref();
+    let chosen = chosen.map(|host| Chosen::of(&world.topology, region, &seen, host));
+    let chosen = chosen.transpose()?;
+    if let Some(chosen) = chosen.as_ref().filter(|_| !args.dry_run) {
+        let report = texts::report(Verdict::Proceed, region, &seen, &cost, &hash);
+        if let Some(report) = chosen.refusal(args.confirm.as_deref(), report) {
+            return Ok(report);
+        }
+    }
     if args.dry_run {
         let planned = texts::planned(&seen.plans);
         let mut report = texts::report(Verdict::Proceed, region, &seen, &cost, &hash);
         report.summary = format!("Dry run: {planned}; {cost}. Nothing was changed.");
+        if let Some(chosen) = &chosen {
+            chosen.warn(&mut report);
+        }
         report
             .hints
             .extend(addresses::wrong(region, &seen).into_iter().map(|wrong| {
@@ -112,16 +129,21 @@ pub(crate) async fn run(
                     common.config.display()
                 )
             }));
-        return Ok(report
-            .because("dry-run")
-            .with_hint(format!("{} --plan {hash}", again(region))));
+        return Ok(report.because("dry-run").with_hint(match &chosen {
+            Some(chosen) => format!("{}{}", again(region), chosen.flags()),
+            None => format!("{} --plan {hash}", again(region)),
+        }));
     }
     let baggage = match args.servers_only {
         true => None,
         false => Some(Baggage::read(common, &args.setup, context, &world, region, &seen).await?),
     };
     let mut done = Done::default();
-    let ended = order(&world, &mut seen, args, context, &mut done, &say).await;
+    let mut ended = order(&world, &mut seen, args, context, &mut done, &say).await;
+    if let (Ok(()), Some(chosen)) = (&ended, &chosen) {
+        let project = &mut seen.projects[chosen.project];
+        ended = rebuild(project, &chosen.wanted, &user_data, &stop, &say, &mut done).await;
+    }
     // What was ordered may have been another type than the first.
     let cost = seen.cost(&world);
     match ended {

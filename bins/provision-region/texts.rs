@@ -160,6 +160,7 @@ pub(crate) fn did(done: &Done) -> String {
     let parts = [
         (done.made.len(), "created"),
         (done.mended.len(), "mended"),
+        (done.rebuilt.len(), "rebuilt"),
         (done.found.len(), "made by another run meanwhile"),
     ];
     let said: Vec<String> = parts

@@ -10,11 +10,11 @@ use serde_json::json;
 use crate::machines::copies_of_a_key;
 use crate::world::{Run, World, new_key};
 
-const REGION: [&str; 2] = ["--region", "ap-singapore"];
-const SERVER: &str = "shop-sin-1";
+pub(crate) const REGION: [&str; 2] = ["--region", "ap-singapore"];
+pub(crate) const SERVER: &str = "shop-sin-1";
 
 /// One host and nothing else, ordered and booted; nobody has logged in yet.
-fn ordered() -> World {
+pub(crate) fn ordered() -> World {
     let world = World::new();
     world.booted(
         "ap-singapore",
@@ -23,14 +23,14 @@ fn ordered() -> World {
     world
 }
 
-fn run(world: &World, more: &[&str]) -> Run {
+pub(crate) fn run(world: &World, more: &[&str]) -> Run {
     let args: Vec<&str> = REGION.iter().chain(more).copied().collect();
     Run::of(&mut world.setting_up(&args))
 }
 
 /// Everything that a first session is for.
 #[track_caller]
-fn is_settled(world: &World, born_with: &str, why: &str) {
+pub(crate) fn is_settled(world: &World, born_with: &str, why: &str) {
     let shown = world.shown(SERVER);
     assert_ne!(shown, born_with, "{why}");
     assert_eq!(world.label(SERVER, "regionwise-host-key"), None, "{why}");
@@ -225,7 +225,7 @@ fn a_server_rebuilt_with_its_old_user_data_is_refused_and_a_new_one_of_its_name_
     let logins = world.logins();
     let refused = run(&world, &[]).ends(12);
     assert!(
-        refused.hints().contains("delete the server"),
+        refused.hints().contains("--rebuild HOST"),
         "{}",
         refused.json
     );

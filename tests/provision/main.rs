@@ -13,6 +13,7 @@ mod health;
 mod killed;
 mod machines;
 mod plan;
+mod rebuild;
 mod refused;
 mod region;
 mod residency;

@@ -230,6 +230,22 @@ impl<'a> Hetzner<'a> {
         Ok(())
     }
 
+    /// Installs a server anew from an image, with this user data; returns the actions that are at it.
+    ///
+    /// # Errors
+    /// [`Error`]
+    pub async fn rebuild(
+        &self,
+        server: i64,
+        image: &str,
+        user_data: &str,
+    ) -> Result<Vec<i64>, Error> {
+        let path = format!("/servers/{server}/actions/rebuild");
+        let body = json!({ "image": image, "user_data": user_data });
+        let answer: Value = self.transport.write(&Method::POST, &path, &body).await?;
+        Ok(actions(&answer))
+    }
+
     /// Takes a server, volume or load balancer out of what holds it, or deletes it; returns the actions that are at it.
     /// What is gone already is no error.
     ///

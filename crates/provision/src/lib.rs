@@ -33,8 +33,8 @@ pub use inventory::{
     Address, Balancer, Detail, Firewall, Inventory, Network, Resource, Server, Service, Volume,
 };
 pub use ownership::{
-    FINAL_KEY, HOST_KEY, Labels, PRODUCT, REGION, ROLE, WIREGUARD, fingerprint, label_of, selector,
-    wireguard_key, wireguard_label,
+    FINAL_KEY, HOST_KEY, Labels, PRODUCT, REBUILD, REGION, ROLE, WIREGUARD, fingerprint, label_of,
+    selector, wireguard_key, wireguard_label,
 };
 pub use plan::{Change, Difference, Line, Plan, Remedy, plan, settle_across};
 pub use trouble::{Reaction, reaction};

@@ -16,6 +16,8 @@ pub const ROLE: &str = "regionwise-role";
 pub const HOST_KEY: &str = "regionwise-host-key";
 /// The same of the final host key: there before the server shows it.
 pub const FINAL_KEY: &str = "regionwise-final-key";
+/// There from before a rebuild until the rebuilt server has announced its final key: [`HOST_KEY`] is one that it may never show.
+pub const REBUILD: &str = "regionwise-rebuild";
 /// The server's public WireGuard key, its 32 bytes in base32.
 pub const WIREGUARD: &str = "regionwise-wireguard";
 

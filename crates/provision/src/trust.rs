@@ -4,7 +4,7 @@
 //! the server shows it, and takes the first label away once the one-time key was seen to be refused. So whoever reads the
 //! labels, from any machine, knows which keys may be shown at every moment; a first key is never trusted for being first.
 
-use crate::ownership::{FINAL_KEY, HOST_KEY, Labels, fingerprint};
+use crate::ownership::{FINAL_KEY, HOST_KEY, Labels, REBUILD, fingerprint};
 
 /// What vouches for a server's key.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -15,6 +15,8 @@ pub struct Vouched {
     pub birth: Option<String>,
     /// The final key, from before it is shown.
     pub last: Option<String>,
+    /// Whether a rebuild was announced: `birth` is that of the server as it is to be, `last` of that before.
+    pub rebuild: bool,
 }
 
 /// How far a server is.
@@ -26,6 +28,8 @@ pub enum Stage {
     Exchanged,
     /// It shows its final key, and the other one is gone.
     Settled,
+    /// It shows its final key, and the rebuild that was announced did not begin.
+    Kept,
     /// known_hosts names the key that it shows, and no label names a final one: somebody set it up by hand.
     Pinned,
 }
@@ -48,6 +52,7 @@ impl Vouched {
             pinned,
             birth: read(HOST_KEY),
             last: read(FINAL_KEY),
+            rebuild: labels.contains_key(REBUILD),
         }
     }
 
@@ -62,7 +67,10 @@ impl Vouched {
         let is = |key: &Option<String>| key.as_deref() == Some(shown);
         match (&self.birth, &self.last) {
             (None, Some(_)) if is(&self.last) => Ok(Stage::Settled),
-            (Some(_), Some(_)) if is(&self.last) => Ok(Stage::Exchanged),
+            (Some(_), Some(_)) if is(&self.last) => Ok(match self.rebuild {
+                true => Stage::Kept,
+                false => Stage::Exchanged,
+            }),
             (Some(_), _) if is(&self.birth) => Ok(Stage::Born),
             (_, None) if self.pinned.iter().any(|pinned| pinned == shown) => Ok(Stage::Pinned),
             _ => Err(self.stranger(shown)),
@@ -96,7 +104,7 @@ impl Stranger {
     pub const fn hint(&self) -> &'static str {
         match self.settled {
             true => {
-                "if it was rebuilt in the console, it has the user data and the one-time key of its first day: delete the server (its address and volume stay) and run this again; if nobody rebuilt it, somebody may be in between"
+                "if it was rebuilt in the console, it has the user data and the one-time key of its first day: `--rebuild HOST` gives it fresh ones (its address and volume stay); if nobody rebuilt it, somebody may be in between"
             }
             false => {
                 "compare with `ssh-keygen -lf /etc/ssh/ssh_host_ed25519_key.pub` on the server's own console, and put the key into known_hosts only if it is the same"
@@ -115,13 +123,20 @@ mod tests {
     #[test]
     fn only_a_key_that_a_label_or_else_known_hosts_names_is_taken() {
         let mut combinations = 0;
-        for (birth, last) in [(false, false), (true, false), (true, true), (false, true)] {
+        for (birth, last, rebuild) in [
+            (false, false, false),
+            (true, false, false),
+            (true, true, false),
+            (false, true, false),
+            (true, true, true),
+        ] {
             for pinned in [None, Some(KEYS[0]), Some(KEYS[1]), Some(KEYS[2])] {
                 for shown in KEYS {
                     let vouched = Vouched {
                         pinned: pinned.iter().map(|key| (*key).to_owned()).collect(),
                         birth: birth.then(|| KEYS[0].to_owned()),
                         last: last.then(|| KEYS[1].to_owned()),
+                        rebuild,
                     };
                     let labelled = (birth && shown == KEYS[0]) || (last && shown == KEYS[1]);
                     let by_hand = !last && pinned == Some(shown);
@@ -129,6 +144,7 @@ mod tests {
                     assert_eq!(stage.is_ok(), labelled || by_hand, "{vouched:?} {shown}");
                     let expected = match shown {
                         "SHA256:birth" if birth => Some(Stage::Born),
+                        "SHA256:last" if rebuild => Some(Stage::Kept),
                         "SHA256:last" if last && birth => Some(Stage::Exchanged),
                         "SHA256:last" if last => Some(Stage::Settled),
                         _ if by_hand => Some(Stage::Pinned),
@@ -139,7 +155,7 @@ mod tests {
                 }
             }
         }
-        assert_eq!(combinations, 48);
+        assert_eq!(combinations, 60);
     }
 
     #[test]
@@ -148,9 +164,10 @@ mod tests {
             pinned: vec![KEYS[0].to_owned()],
             birth: None,
             last: Some(KEYS[1].to_owned()),
+            rebuild: false,
         };
         let stranger = vouched.stage(KEYS[0]).unwrap_err();
-        assert!(stranger.settled && stranger.hint().contains("delete the server"));
+        assert!(stranger.settled && stranger.hint().contains("--rebuild"));
         assert_eq!(
             stranger.to_string(),
             "it shows the host key SHA256:birth, and its label says SHA256:last"

@@ -32,6 +32,8 @@ pub struct Done {
     pub found: Vec<(Kind, String)>,
     /// Kind, name and difference of what was mended.
     pub mended: Vec<(Kind, String, Remedy)>,
+    /// Names of servers that were installed anew.
+    pub rebuilt: Vec<String>,
     /// What was sent last, and nobody knows whether it was done.
     pub unsure: Option<String>,
     /// Whether another run's lock was taken away.
@@ -41,7 +43,10 @@ pub struct Done {
 impl Done {
     /// Whether something is known to be other than before.
     pub const fn changed(&self) -> bool {
-        !self.made.is_empty() || !self.mended.is_empty() || self.took_over
+        !self.made.is_empty()
+            || !self.mended.is_empty()
+            || !self.rebuilt.is_empty()
+            || self.took_over
     }
 }
 

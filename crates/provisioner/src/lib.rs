@@ -8,6 +8,7 @@ mod apply;
 mod birth;
 mod destroy;
 mod purse;
+mod rebuild;
 mod session;
 mod stopped;
 
@@ -15,6 +16,7 @@ pub use apply::{Done, Run, apply};
 pub use birth::{Birth, NoKey};
 pub use destroy::{Doomed, Gone, destroy, doomed};
 pub use purse::Purse;
+pub use rebuild::rebuild;
 pub use session::{Seat, Settled, Unmet, first_session, relabel};
 pub use stopped::{Stopped, Why};
 

@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use regionwise_provision::host::identity;
 use regionwise_provision::trust::{Stage, Stranger, Vouched};
-use regionwise_provision::{FINAL_KEY, HOST_KEY, Kind, Labels, label_of, said};
+use regionwise_provision::{FINAL_KEY, HOST_KEY, Kind, Labels, REBUILD, label_of, said};
 use regionwise_remote::host_key::{self, HostKey};
 use regionwise_remote::root::{RootError, RootLogin};
 use regionwise_remote::ssh::OpenError;
@@ -111,7 +111,7 @@ async fn settle(session: &Session<'_, '_>, labels: &Labels) -> Result<Settled, U
     let vouched = Vouched::of(labels, pinned);
     let mut settled = Settled::default();
     let key = match vouched.stage(&shown.fingerprint)? {
-        Stage::Settled => shown,
+        Stage::Settled | Stage::Kept => shown,
         Stage::Born => {
             let last = session.announce(labels, &shown, &vouched).await?;
             session.exchange(&shown, &last).await?;
@@ -138,6 +138,7 @@ async fn settle(session: &Session<'_, '_>, labels: &Labels) -> Result<Settled, U
         session
             .label(|labels| {
                 labels.remove(HOST_KEY);
+                labels.remove(REBUILD);
                 // Another run may have announced the key of a server that this one has not seen.
                 labels
                     .extend(label_of(&key.fingerprint).map(|label| (FINAL_KEY.to_owned(), label)));
@@ -247,6 +248,7 @@ impl Session<'_, '_> {
             self.say(&format!("its final host key is {}.", last.fingerprint));
             self.label(|labels| {
                 labels.insert(FINAL_KEY.to_owned(), label);
+                labels.remove(REBUILD);
             })
             .await?;
         }
