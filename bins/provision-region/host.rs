@@ -9,7 +9,7 @@ mod report;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 
-use regionwise_cli::{Because, Common, Context, Failure, Report};
+use regionwise_cli::{Because, Common, Context, Failure, Report, jump};
 use regionwise_provision::{Role, host as recipe, recipes, script};
 use regionwise_remote::root::RootLogin;
 use regionwise_topology::{Host, Region, Topology};
@@ -76,17 +76,23 @@ pub(crate) async fn run(
     .await?;
     let steps = recipe::steps(&recipe_of(&topology, host, &uploads));
 
+    let jump = jump(&topology, &known_hosts);
+    let way = pin::Way {
+        jump: jump.clone(),
+        identity: args.root_key.clone(),
+    };
     let names = pin::Names {
         login: args.server,
         deploys: host.address,
         port: host.ssh_port,
     };
-    let pinned = pin::check(&known_hosts, &names, args.host_key.as_deref()).await?;
+    let pinned = pin::check(&known_hosts, &names, &way, args.host_key.as_deref()).await?;
     let login = RootLogin {
         address: args.server,
         port: host.ssh_port,
         known_hosts: pinned.path().to_owned(),
         identity: args.root_key.clone(),
+        jump,
     };
     let say = |line: &str| context.progress.say(format!("{}: {line}", host.name));
     let there = apply::region_host_there(&login)

@@ -117,6 +117,7 @@ impl Upgrade<'_> {
             port: host.ssh_port,
             known_hosts: self.access.known_hosts.clone(),
             identity: self.root_key.clone(),
+            jump: self.access.jump.clone(),
         };
         let mut parts = vec![uploads::part(SCRIPT_NAME, SCRIPT.as_bytes().to_vec())];
         let words = match &self.new {

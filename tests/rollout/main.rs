@@ -13,6 +13,7 @@ mod commit;
 mod deploy;
 mod github;
 mod host_state;
+mod jump;
 mod killed;
 mod lock;
 mod rollback;

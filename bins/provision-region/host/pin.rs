@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 
 use regionwise_cli::{Because, Failure};
 use regionwise_remote::host_key::{self, HostKey};
+use regionwise_remote::jump::Jump;
 use regionwise_rollout::Verdict;
 use tempfile::NamedTempFile;
 
@@ -57,10 +58,17 @@ pub(super) struct Names {
     pub(super) port: u16,
 }
 
+/// How it is reached.
+pub(super) struct Way {
+    pub(super) jump: Option<Jump>,
+    pub(super) identity: Option<PathBuf>,
+}
+
 /// Finds the key to insist on, or refuses.
 pub(super) async fn check(
     known_hosts: &Path,
     names: &Names,
+    way: &Way,
     given: Option<&str>,
 ) -> Result<Pinned, Failure> {
     let (address, port) = (names.login, names.port);
@@ -84,7 +92,8 @@ pub(super) async fn check(
         )
         .with_hint("if the server was rebuilt, take its old line out of the file first")),
         (None, given) => {
-            let shown = host_key::shown(address, port).await.invalid(cannot)?;
+            let shown = host_key::shown(address, port, way.jump.as_ref(), way.identity.as_deref());
+            let shown = shown.await.invalid(cannot)?;
             let shown = shown.ok_or_else(|| {
                 Failure::new(
                     Verdict::Unreachable,

@@ -3,11 +3,13 @@
 use std::fs;
 use std::time::Duration;
 
+use regionwise_cli::jump;
 use regionwise_provision::host::{self, pem};
 use regionwise_provision::recipes::{self, Facts, Machine, Phase, Recipe};
 use regionwise_provision::step::Step;
 use regionwise_provision::{Kind, Labels, WIREGUARD, script, wireguard_label};
 use regionwise_provisioner::{Project, Seat, Unmet, first_session, relabel};
+use regionwise_remote::jump::Jump;
 use regionwise_remote::root::{Part, RootLogin};
 
 use super::{CERTIFICATES, Did, Halt, Setup, What};
@@ -269,6 +271,7 @@ impl Setup<'_, '_> {
             port: 22,
             known_hosts: &self.baggage.known_hosts,
             identity: self.args.root_key.as_deref(),
+            jump: self.jump(),
             // Those of other regions have been up for long, or are down.
             boot_within: match machine.region == self.region.name {
                 true => self.args.boot_within,
@@ -283,6 +286,11 @@ impl Setup<'_, '_> {
             port: 22,
             known_hosts: self.baggage.known_hosts.clone(),
             identity: self.args.root_key.clone(),
+            jump: self.jump(),
         }
+    }
+
+    fn jump(&self) -> Option<Jump> {
+        jump(&self.world.topology, &self.baggage.known_hosts)
     }
 }

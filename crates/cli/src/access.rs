@@ -4,6 +4,7 @@ use std::path::Path;
 
 use regionwise_controller::Access;
 use regionwise_remote::identity::Identity;
+use regionwise_remote::jump::Jump;
 use regionwise_topology::Topology;
 
 use crate::args::Common;
@@ -14,6 +15,17 @@ use crate::failure::{Because, Failure, Hint};
 pub struct Reach {
     pub access: Access,
     _identity: Identity,
+}
+
+/// The host in between, if there is one; its key is pinned where those of the hosts are.
+pub fn jump(topology: &Topology, known_hosts: &Path) -> Option<Jump> {
+    let jump = topology.ssh.jump.as_ref()?;
+    Some(Jump {
+        user: jump.user.clone(),
+        address: jump.address,
+        port: jump.port,
+        known_hosts: std::path::absolute(known_hosts).unwrap_or_else(|_| known_hosts.to_owned()),
+    })
 }
 
 impl Context {
@@ -37,6 +49,7 @@ impl Context {
         let access = Access {
             app: topology.product.name.clone(),
             user: topology.ssh.user.clone(),
+            jump: jump(topology, &known_hosts),
             known_hosts,
             identity: identity.path().to_owned(),
         };

@@ -16,7 +16,7 @@ mod secret;
 mod signal;
 mod start;
 
-pub use access::Reach;
+pub use access::{Reach, jump};
 pub use args::{Common, WithCommon, duration};
 pub use context::{Ci, Context, Format, wall_ms};
 pub use ending::report;

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use futures_util::future::join_all;
 use regionwise_protocol::{Denial, DenialKind, HostFacts, Reply, Request};
+use regionwise_remote::jump::Jump;
 use regionwise_remote::ssh::{AskError, OpenError, Session, Target};
 use regionwise_rollout::lease::{Holder, OperationKind};
 use regionwise_rollout::region::Outcome;
@@ -23,6 +24,8 @@ pub struct Access {
     pub user: String,
     pub known_hosts: PathBuf,
     pub identity: PathBuf,
+    /// `None`: hosts are reached directly.
+    pub jump: Option<Jump>,
 }
 
 /// Who does what, as the hosts' locks and histories will say.
@@ -249,6 +252,7 @@ fn target(host: &Host, access: &Access) -> Target {
         port: host.ssh_port,
         known_hosts: access.known_hosts.clone(),
         identity: access.identity.clone(),
+        jump: access.jump.clone(),
     }
 }
 

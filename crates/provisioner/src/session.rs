@@ -13,6 +13,7 @@ use regionwise_provision::host::identity;
 use regionwise_provision::trust::{Stage, Stranger, Vouched};
 use regionwise_provision::{FINAL_KEY, HOST_KEY, Kind, Labels, REBUILD, label_of, said};
 use regionwise_remote::host_key::{self, HostKey};
+use regionwise_remote::jump::Jump;
 use regionwise_remote::root::{RootError, RootLogin};
 use regionwise_remote::ssh::OpenError;
 use tempfile::NamedTempFile;
@@ -39,6 +40,8 @@ pub struct Seat<'a> {
     pub known_hosts: &'a Path,
     /// `None`: the keys that ssh finds by itself.
     pub identity: Option<&'a Path>,
+    /// `None`: it is reached directly.
+    pub jump: Option<Jump>,
     /// How long a server may take until it answers ssh.
     pub boot_within: Duration,
 }
@@ -208,6 +211,8 @@ impl Session<'_, '_> {
         let Seat {
             address,
             port,
+            identity,
+            jump,
             boot_within,
             ..
         } = self.seat;
@@ -215,7 +220,7 @@ impl Session<'_, '_> {
         let mut said = false;
         loop {
             self.may_go_on()?;
-            if let Some(key) = host_key::shown(*address, *port).await? {
+            if let Some(key) = host_key::shown(*address, *port, jump.as_ref(), *identity).await? {
                 return Ok(key);
             }
             if Instant::now() > give_up {
@@ -324,6 +329,7 @@ impl Session<'_, '_> {
             port: *port,
             known_hosts: only.path().to_owned(),
             identity: self.seat.identity.map(Path::to_owned),
+            jump: self.seat.jump.clone(),
         };
         let give_up = Instant::now() + SHORT;
         loop {

@@ -1,5 +1,6 @@
 //! Host keys: which one is pinned, and which one a server shows. Nothing here trusts the second.
 
+use std::ffi::OsString;
 use std::io::{self, Write};
 use std::net::IpAddr;
 use std::path::Path;
@@ -7,6 +8,9 @@ use std::process::{Output, Stdio};
 
 use tokio::io::AsyncWriteExt;
 use tokio::process::Command;
+
+use crate::jump::{Jump, through};
+use crate::ssh::pinned as ssh_options;
 
 /// An ed25519 host key.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -189,11 +193,32 @@ pub async fn pinned(known_hosts: &Path, address: IpAddr, port: u16) -> io::Resul
         .collect())
 }
 
-/// The ed25519 key that the server shows to anybody; `None` when it shows none within 5 s.
+/// The ed25519 key that the server shows to anybody; `None` when it shows none within 5 s. `identity` opens the host in between.
 ///
 /// # Errors
-/// When `ssh-keyscan` or `ssh-keygen` cannot be used.
-pub async fn shown(address: IpAddr, port: u16) -> io::Result<Option<HostKey>> {
+/// When the OpenSSH programs cannot be used.
+pub async fn shown(
+    address: IpAddr,
+    port: u16,
+    jump: Option<&Jump>,
+    identity: Option<&Path>,
+) -> io::Result<Option<HostKey>> {
+    let text = match jump {
+        None => scanned(address, port).await?,
+        Some(_) => learned(address, port, &through(jump, identity)?).await?,
+    };
+    let key = text
+        .lines()
+        .find_map(|line| line.split_once(" ssh-ed25519 "));
+    let Some((_, key)) = key else {
+        return Ok(None);
+    };
+    let key = key.trim().to_owned();
+    let fingerprint = fingerprint(&format!("ssh-ed25519 {key}")).await?;
+    Ok(Some(HostKey { key, fingerprint }))
+}
+
+async fn scanned(address: IpAddr, port: u16) -> io::Result<String> {
     let mut scan = Command::new("ssh-keyscan");
     scan.args([
         "-T",
@@ -206,16 +231,21 @@ pub async fn shown(address: IpAddr, port: u16) -> io::Result<Option<HostKey>> {
         &address.to_string(),
     ]);
     let output = scan.stdin(Stdio::null()).output().await?;
-    let text = String::from_utf8_lossy(&output.stdout);
-    let key = text
-        .lines()
-        .find_map(|line| line.split_once(" ssh-ed25519 "));
-    let Some((_, key)) = key else {
-        return Ok(None);
-    };
-    let key = key.trim().to_owned();
-    let fingerprint = fingerprint(&format!("ssh-ed25519 {key}")).await?;
-    Ok(Some(HostKey { key, fingerprint }))
+    Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+}
+
+/// ssh-keyscan knows no way through another host. An ssh that may log in with nothing writes the key into a file that nobody reads
+/// but us, and ends.
+async fn learned(address: IpAddr, port: u16, through: &[OsString]) -> io::Result<String> {
+    let file = tempfile::NamedTempFile::new()?;
+    let mut ssh = Command::new("ssh");
+    // The first value of an option counts.
+    ssh.args(["-o", "StrictHostKeyChecking=accept-new"]);
+    ssh.args(["-o", "PreferredAuthentications=none"]);
+    ssh.args(ssh_options(file.path())?).args(through);
+    ssh.args(["-p", &port.to_string(), "--", &address.to_string(), "true"]);
+    ssh.stdin(Stdio::null()).output().await?;
+    std::fs::read_to_string(file.path())
 }
 
 async fn fingerprint(line: &str) -> io::Result<String> {

@@ -4,5 +4,6 @@
 pub mod host_key;
 pub mod http;
 pub mod identity;
+pub mod jump;
 pub mod root;
 pub mod ssh;

@@ -12,6 +12,7 @@ use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::process::Command;
 use tokio::time::timeout;
 
+use crate::jump::{Jump, through};
 use crate::ssh::failure::classify;
 use crate::ssh::{OpenError, collect, pinned};
 
@@ -32,6 +33,8 @@ pub struct RootLogin {
     pub known_hosts: PathBuf,
     /// `None`: the keys that ssh finds by itself, in the agent and in `~/.ssh`.
     pub identity: Option<PathBuf>,
+    /// `None`: it is reached directly.
+    pub jump: Option<Jump>,
 }
 
 /// A file for the far side.
@@ -169,6 +172,8 @@ impl RootLogin {
     fn ssh(&self, command: &str) -> Result<tokio::process::Child, OpenError> {
         let mut ssh = Command::new("ssh");
         ssh.args(pinned(&self.known_hosts).map_err(OpenError::NoSsh)?);
+        let jump = through(self.jump.as_ref(), self.identity.as_deref());
+        ssh.args(jump.map_err(OpenError::NoSsh)?);
         if let Some(identity) = &self.identity {
             ssh.args(["-o", "IdentitiesOnly=yes", "-i"]).arg(identity);
         }

@@ -19,6 +19,8 @@ use tokio::process::{Child, ChildStdin, ChildStdout, Command};
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
+use crate::jump::{Jump, through};
+
 pub use failure::{AskError, OpenError};
 
 /// TCP and ssh handshake; `ssh` itself gives up after this.
@@ -38,6 +40,8 @@ pub struct Target {
     pub port: u16,
     pub known_hosts: PathBuf,
     pub identity: PathBuf,
+    /// `None`: it is reached directly.
+    pub jump: Option<Jump>,
 }
 
 /// An open connection whose `hello` was answered.
@@ -212,6 +216,7 @@ impl Session {
 
 fn options(target: &Target) -> io::Result<Vec<OsString>> {
     let mut options = pinned(&target.known_hosts)?;
+    options.extend(through(target.jump.as_ref(), Some(&target.identity))?);
     options.extend(["-o".into(), "IdentitiesOnly=yes".into()]);
     options.extend(["-i".into(), target.identity.clone().into()]);
     options.extend(["-p".into(), target.port.to_string().into()]);
@@ -318,6 +323,7 @@ mod tests {
             port: 2222,
             known_hosts: known_hosts.into(),
             identity: "key".into(),
+            jump: None,
         }
     }
 

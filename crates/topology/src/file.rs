@@ -131,6 +131,23 @@ pub(crate) struct SshFile {
     pub(crate) known_hosts: FilePath,
     /// The private key: `env:NAME` holds the key itself, `file:PATH` names its file (`~/` is the home directory).
     pub(crate) identity: SecretReference,
+    /// A host in between, where the servers let ssh in from there only. `known_hosts` pins its key, `provision.ssh_from` has its
+    /// address, and its account is opened by every key that opens a server.
+    #[schemars(title = "`{ address = .., user = .. }`, with `port` if it is not 22")]
+    pub(crate) jump: Option<JumpFile>,
+}
+
+#[derive(Debug, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct JumpFile {
+    /// Its address. `known_hosts` pins its key, and `provision.ssh_from` has it.
+    pub(crate) address: Address,
+    /// The account there, which every key opens that opens a server, and which may forward connections.
+    pub(crate) user: Account,
+    /// Port of its sshd.
+    #[serde(default = "default_ssh_port")]
+    #[schemars(range(min = 1, max = 65535))]
+    pub(crate) port: u16,
 }
 
 fn default_user() -> Account {

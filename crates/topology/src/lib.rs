@@ -17,10 +17,10 @@ mod shape;
 mod workflow;
 
 pub use model::{
-    Backup, BalancerServers, Budget, Cluster, DatabaseServers, Github, HealthRule, Host, LagRule,
-    Migration, Node, OnFailure, OtherUser, Outage, OwnerRule, Product, Provision, RedisServers,
-    Region, Residency, Roles, RolloutRule, Secret, Shared, Sides, Ssh, TableRule, Topology,
-    Unaddressed, Unowned,
+    Backup, BalancerServers, Budget, Cluster, DatabaseServers, Github, HealthRule, Host, Jump,
+    LagRule, Migration, Node, OnFailure, OtherUser, Outage, OwnerRule, Product, Provision,
+    RedisServers, Region, Residency, Roles, RolloutRule, Secret, Shared, Sides, Ssh, TableRule,
+    Topology, Unaddressed, Unowned,
 };
 pub use problem::{Problem, Problems};
 pub use workflow::{Toolkit, WorkflowError};

@@ -65,6 +65,16 @@ pub struct Ssh {
     pub known_hosts: String,
     /// The private key, or where its file is.
     pub identity: Secret,
+    /// `None`: servers are reached directly.
+    pub jump: Option<Jump>,
+}
+
+/// A host between the controller and the servers.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Jump {
+    pub address: IpAddr,
+    pub user: String,
+    pub port: u16,
 }
 
 /// A place with users and API hosts.

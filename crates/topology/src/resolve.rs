@@ -13,7 +13,7 @@ use crate::file::{
     LagFile, Name, NodeFile, RegionFile, ResidencyFile, RolloutFile,
 };
 use crate::model::{
-    Budget, Cluster, Github, HealthRule, Host, LagRule, Node, Product, Region, Residency,
+    Budget, Cluster, Github, HealthRule, Host, Jump, LagRule, Node, Product, Region, Residency,
     RolloutRule, Ssh, Topology, Unaddressed,
 };
 use crate::problem::{Finding, Key};
@@ -104,10 +104,30 @@ fn ssh(file: &File, found: &mut Found) -> Option<Ssh> {
         &ssh.known_hosts,
     ));
     let identity = found.read(values::secret(&key.name("identity"), &ssh.identity));
+    let jump = ssh.jump.as_ref().map(|jump| {
+        let key = key.name("jump");
+        found.all(values::not_an_account(&key.name("user"), &jump.user));
+        let address = found.read(values::address(&key.name("address"), &jump.address))?;
+        found.all(rules::provision::shut_out(
+            &key.name("address"),
+            address,
+            file,
+        ));
+        Some(Jump {
+            address,
+            user: jump.user.0.clone(),
+            port: jump.port,
+        })
+    });
+    let jump = match jump {
+        None => None,
+        Some(jump) => Some(jump?),
+    };
     Some(Ssh {
         user: ssh.user.0.clone(),
         known_hosts: ssh.known_hosts.0.clone(),
         identity: identity?,
+        jump,
     })
 }
 

@@ -41,10 +41,18 @@ pub enum AskError {
 /// Reads ssh's stderr. The phrases are those of OpenSSH 8 to 10 (`sshconnect.c`, `sshkey.c`, `packet.c`).
 pub(crate) fn classify(stderr: &str, detail: String) -> OpenError {
     let last = || {
-        let mut lines = stderr.lines().filter(|line| !line.trim().is_empty());
+        let lines = || stderr.lines().filter(|line| !line.trim().is_empty());
+        // Behind the error of a host in between stands what follows from it.
+        let follows = [
+            "by UNKNOWN port",
+            "stdio forwarding failed",
+            "kex_exchange_identification",
+        ];
+        let tells = |line: &&str| !follows.iter().any(|text| line.contains(text));
         // Behind the error of a region-host stand its hints.
-        let said = lines.clone().find(|line| line.starts_with("error: "));
-        said.or_else(|| lines.next_back())
+        let said = lines().find(|line| line.starts_with("error: "));
+        said.or_else(|| lines().rfind(tells))
+            .or_else(|| lines().next_back())
             .unwrap_or(&detail)
             .trim()
             .to_owned()

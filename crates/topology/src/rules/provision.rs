@@ -1,5 +1,7 @@
 //! Rules of `[provision]`, and of what stands elsewhere for `provision-region`.
 
+use std::net::IpAddr;
+
 use ipnet::IpNet;
 
 use crate::file::{Address, File, Range, RegionFile, Word};
@@ -129,6 +131,30 @@ pub(crate) fn nodes_without_types(file: &File) -> Option<Finding> {
 }
 
 /// A host bit in a range is a slip that opens more, or less, than somebody meant.
+/// The host that everybody comes through must be let in.
+pub(crate) fn shut_out(key: &Key, jump: IpAddr, file: &File) -> Vec<Finding> {
+    let Some(provision) = &file.provision else {
+        return Vec::new();
+    };
+    let ranges = provision.ssh_from.iter();
+    // What is no range is found where it stands.
+    let mut ranges = ranges.filter_map(|range| range.0.parse::<IpNet>().ok());
+    match ranges.any(|range| range.contains(&jump)) {
+        true => Vec::new(),
+        false => vec![
+            Finding::new(
+                key,
+                quoted(&jump.to_string()),
+                "an address in `provision.ssh_from`",
+            )
+            .hint(format!(
+                "add \"{}\" to provision.ssh_from",
+                IpNet::from(jump)
+            )),
+        ],
+    }
+}
+
 pub(crate) fn range(key: &Key, range: &Range) -> Result<IpNet, Finding> {
     let parsed: Option<IpNet> = range.0.parse().ok();
     let Some(net) = parsed else {
