@@ -1,5 +1,6 @@
 //! A region is made, stays as it is, and differences are mended or said.
 
+use regionwise_lab::hetzner::{Fault, Kind};
 use serde_json::json;
 
 use crate::world::{REGIONS, World};
@@ -315,6 +316,65 @@ fn a_server_without_its_firewall_or_network_gets_them_back() {
         "{:?}",
         world.hetzner.invalid()
     );
+}
+
+#[test]
+fn what_another_run_mends_at_the_same_moment_is_mended() {
+    let world = World::new();
+    world.provision("ap-singapore");
+    let (server, firewall, network, volume, balancer) = world.hetzner.project(|project| {
+        let server = project
+            .servers
+            .iter()
+            .find(|server| server.name == "shop-sin-1");
+        let wall = project
+            .firewalls
+            .iter()
+            .find(|wall| wall.name.ends_with("-api"));
+        (
+            server.unwrap().id,
+            wall.unwrap().id,
+            project.networks[0].id,
+            project.volumes[0].id,
+            project.load_balancers[0].id,
+        )
+    });
+    let undo = |path: &str, body: &serde_json::Value| {
+        world
+            .hetzner
+            .project(|project| project.elsewhere("POST", path, body));
+    };
+    let from = json!({ "remove_from": [{ "type": "server", "server": { "id": server } }] });
+    undo(
+        &format!("/firewalls/{firewall}/actions/remove_from_resources"),
+        &from,
+    );
+    let network = json!({ "network": network });
+    undo(
+        &format!("/servers/{server}/actions/detach_from_network"),
+        &network,
+    );
+    undo(&format!("/volumes/{volume}/actions/detach"), &json!({}));
+    undo(
+        &format!("/load_balancers/{balancer}/actions/delete_service"),
+        &json!({ "listen_port": 80 }),
+    );
+    // Carried out twice: the second answer says that it is so already.
+    for action in [
+        "apply_to_resources",
+        "attach_to_network",
+        "attach",
+        "add_service",
+    ] {
+        world
+            .hetzner
+            .fail(Fault::once("POST", action, Kind::TwinBefore));
+    }
+    world.provision("ap-singapore");
+    let seen = world.hetzner.seen();
+    let refused = seen.iter().filter(|seen| seen.status >= 400).count();
+    assert_eq!(refused, 4, "each of them was faster");
+    world.run(&["drift", "--region", "ap-singapore"]).ends(0);
 }
 
 #[test]

@@ -4,7 +4,7 @@ use std::cell::Cell;
 use std::fmt::Write;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use regionwise_provision::{Reaction, reaction};
+use regionwise_provision::{Reaction, meaning, reaction};
 use reqwest::{Method, StatusCode};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -294,6 +294,9 @@ fn refused(what: &str, status: StatusCode, bytes: &[u8]) -> Refusal {
             said.push_str(": ");
             said.push_str(part);
         }
+    }
+    if let Some(meaning) = meaning(&code) {
+        let _ = write!(said, " ({meaning})");
     }
     let fields = error["details"]["fields"].as_array();
     for field in fields.into_iter().flatten() {

@@ -37,7 +37,7 @@ pub use ownership::{
     selector, wireguard_key, wireguard_label,
 };
 pub use plan::{Change, Difference, Line, Plan, Remedy, plan, settle_across};
-pub use trouble::{Reaction, reaction};
+pub use trouble::{Reaction, meaning, reaction};
 pub use wanted::{
     BalancerSpec, FirewallRule, Kind, Known, Project, Protocol, Role, ServerSpec, Spec, Undecided,
     Wanted, tokens, wanted,

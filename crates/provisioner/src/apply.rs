@@ -412,6 +412,11 @@ impl Applying<'_, '_, '_> {
             hetzner, inventory, ..
         } = &*self.project;
         let mended = hetzner.mend(wanted, id, remedy, inventory, &choice).await;
+        // Another run was faster. The look at the end sees whether it is as it should be.
+        let mended = match mended {
+            Err(error) if error.is(Reaction::Already) => return Ok(()),
+            mended => mended,
+        };
         let actions = mended.map_err(|error| {
             if error.may_be_done() {
                 self.done.unsure = Some(format!("{} of {}", remedy.word(), label(wanted)));

@@ -77,7 +77,7 @@ impl Stopped {
                 Reaction::Protected => Why::Protected,
                 Reaction::Busy | Reaction::Slow => Why::Busy,
                 Reaction::Unsure => Why::Lost,
-                Reaction::Absent | Reaction::Wrong => Why::Order,
+                Reaction::Absent | Reaction::Already | Reaction::Wrong => Why::Order,
             },
             Kind::Unreachable => Why::Unreachable,
             Kind::Lost | Kind::Unreadable => Why::Lost,
