@@ -201,6 +201,10 @@ pub(crate) fn meaning(error: &RootError) -> (Verdict, &'static str) {
             Verdict::Refused,
             "somebody may be in between; if the server was rebuilt, take its old line out of known_hosts, and give the new fingerprint with --host-key",
         ),
+        RootError::Open(OpenError::JumpKey { .. }) => (
+            Verdict::Refused,
+            "compare its key on its own console, and put its line, [ADDRESS]:PORT ssh-ed25519 KEY, into known_hosts only if it is the same",
+        ),
         RootError::Open(OpenError::NoSsh(_)) => (Verdict::Invalid, "install the OpenSSH client"),
         RootError::Open(OpenError::Key { .. }) => (
             Verdict::Invalid,

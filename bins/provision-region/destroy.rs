@@ -1,7 +1,10 @@
 //! `--destroy`: the region's servers go; only what carries our label, and no volume unless told so twice.
 
+use std::collections::BTreeSet;
+
 use regionwise_cli::{Common, Context, Failure, Finding, Level, Report, Table};
-use regionwise_provision::{Kind, Resource};
+use regionwise_provision::recipes::has_mesh;
+use regionwise_provision::{Kind, REGION, Resource};
 use regionwise_provisioner::{Doomed, Gone, Project, Why, destroy, doomed};
 use regionwise_rollout::Verdict;
 use regionwise_topology::{Cluster, Node, Region, Topology};
@@ -153,8 +156,32 @@ pub(crate) async fn run(
             common.config.display()
         ));
     }
+    let others = others(&world.topology, region, &projects);
+    if let Some(other) = others.first().filter(|_| has_mesh(&world.topology)) {
+        report.hints.push(format!(
+            "the servers of {} still know them as peers and standbys: provision-region --region {other} --env-file FILE tells them all",
+            others.iter().copied().collect::<Vec<_>>().join(", ")
+        ));
+    }
     texts::changed(&mut report, true);
     Ok(report)
+}
+
+/// The other regions that have a server of ours.
+fn others<'p>(
+    topology: &Topology,
+    region: &Region,
+    projects: &'p [(Project<'_>, Doomed)],
+) -> BTreeSet<&'p str> {
+    let resources = projects
+        .iter()
+        .flat_map(|(project, _)| &project.inventory.resources);
+    resources
+        .filter(|found| found.kind() == Kind::Server && found.is_ours(&topology.product.name))
+        .filter_map(|found| found.labels.get(REGION))
+        .map(String::as_str)
+        .filter(|other| *other != region.name)
+        .collect()
 }
 
 /// What clusters lose with these servers: their writer, or a standby that commits wait for.
@@ -170,17 +197,22 @@ fn losses(topology: &Topology, region: &Region, all: &[&Doomed]) -> Vec<String> 
         if goes(&cluster.primary) {
             return Some(no_writer(topology, region, cluster));
         }
-        let left = cluster.standbys.iter().filter(|node| !goes(node)).count();
-        let starved = left < cluster.standbys.len() && left < cluster.sync as usize;
-        starved.then(|| {
-            format!(
-                "every commit of cluster `{}` waits for {} of its standbys, and {left} would be left: it would take no write any \
-                 more. First lower its `sync`, and run --region with that of its primary `{}`",
-                cluster.name, cluster.sync, cluster.primary.name
-            )
-        })
+        starved(cluster, goes)
     };
     topology.clusters.values().filter_map(lost).collect()
+}
+
+/// That commits would wait for standbys that go.
+pub(crate) fn starved(cluster: &Cluster, goes: impl Fn(&Node) -> bool) -> Option<String> {
+    let left = cluster.standbys.iter().filter(|node| !goes(node)).count();
+    let starved = left < cluster.standbys.len() && left < cluster.sync as usize;
+    starved.then(|| {
+        format!(
+            "every commit of cluster `{}` waits for {} of its standbys, and {left} would be left: it would take no write any \
+             more. First lower its `sync`, and run --region with that of its primary `{}`",
+            cluster.name, cluster.sync, cluster.primary.name
+        )
+    })
 }
 
 fn no_writer(topology: &Topology, region: &Region, cluster: &Cluster) -> String {

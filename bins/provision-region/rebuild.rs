@@ -1,19 +1,54 @@
 //! `--rebuild HOST`: which server that is, what goes with its disk, and whether it was said twice.
+//!
+//! Where rows are, the server is asked: the file says only where they should be.
+
+use std::net::IpAddr;
+use std::time::Duration;
 
 use regionwise_cli::{Failure, Finding, Level, Report};
 use regionwise_provision::recipes::{self, Machine};
-use regionwise_provision::{Inventory, Kind, Role, Spec, Wanted};
+use regionwise_provision::{Change, Inventory, Kind, REBUILD, Role, Spec, Wanted};
+use regionwise_remote::root::RootLogin;
 use regionwise_rollout::Verdict;
 use regionwise_topology::{Region, Topology};
 
+use crate::addresses;
+use crate::destroy::starved;
 use crate::look::Seen;
+
+/// A server that is up answers within this.
+const ASKED_WITHIN: Duration = Duration::from_secs(30);
+
+/// Prints `rows`, the part and the place for every cluster of ours, and `looked` at the end.
+const LOOK: &str = "top=/var/lib/postgresql/regionwise
+mountpoint -q $top && place=volume || place=disk
+for there in $top/[0-9][0-9]/PG_VERSION; do
+  [ -s \"$there\" ] || continue
+  [ -e \"${there%/PG_VERSION}/standby.signal\" ] && part=standby || part=primary
+  echo \"rows $part $place\"
+done
+echo looked";
+
+/// Which rows are on a server, as it says itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Rows {
+    /// None that are not elsewhere, too: on a volume that stays, or with the primary.
+    Safe,
+    OnDisk,
+    /// It could not be asked.
+    Unknown,
+}
 
 /// The server to rebuild.
 pub(crate) struct Chosen {
     /// Which of the projects it is in.
     pub(crate) project: usize,
     pub(crate) wanted: Wanted,
+    /// Where it can be asked.
+    pub(crate) address: IpAddr,
     host: String,
+    /// Whether the file has a node on it.
+    carries_node: bool,
     /// What goes with its disk: sentences without their periods.
     losses: Vec<String>,
     /// Why it may not go, and what to do.
@@ -68,13 +103,46 @@ impl Chosen {
                 "lift the protection if its disk may really go",
             )));
         }
+        let half_done = server.is_some_and(|server| server.labels.contains_key(REBUILD));
+        if !machine.settled && !half_done {
+            let text = "it has not had its first session".to_owned();
+            forbidden = forbidden.or(Some((
+                text,
+                "run it without --rebuild: that goes on with it",
+            )));
+        }
+        // A set-up would not follow, and the server would be left with nothing on it.
+        if seen.changes().any(Change::is_grave) || !addresses::wrong(region, seen).is_empty() {
+            let text = "something in this region differs that only a person may change".to_owned();
+            forbidden = forbidden.or(Some((text, "run it without --rebuild first: it says what")));
+        }
         Ok(Self {
             project: *at,
             wanted: (*wanted).clone(),
+            address: machine.address,
             host: host.to_owned(),
+            carries_node: recipes::node_on(topology, machine.role, host).is_some(),
             losses,
             forbidden,
         })
+    }
+
+    /// Asks the server for rows that would go with its disk. What could not be seen needs another word of whoever runs this.
+    pub(crate) async fn ask(&mut self, login: &RootLogin, confirmed: Option<&str>) {
+        let (mut rows, mut looked) = (Rows::Safe, false);
+        let ran = login
+            .run(LOOK, &[], ASKED_WITHIN, &mut |line| match line {
+                "rows primary disk" => rows = Rows::OnDisk,
+                "looked" => looked = true,
+                _ => {}
+            })
+            .await;
+        if ran.is_err() || !looked {
+            rows = Rows::Unknown;
+        }
+        let host = &self.host;
+        let against = against(rows, self.carries_node, confirmed == Some(host));
+        self.forbidden = self.forbidden.take().or(against);
     }
 
     /// The flags that say it twice.
@@ -119,6 +187,21 @@ impl Chosen {
     }
 }
 
+/// What speaks against a rebuild in what the server said of its rows.
+fn against(rows: Rows, carries_node: bool, confirmed: bool) -> Option<(String, &'static str)> {
+    match rows {
+        Rows::OnDisk => Some((
+            "a primary has its rows on its own disk".to_owned(),
+            "make a standby the primary first, or move the rows to a volume: docs/provision-host.md",
+        )),
+        Rows::Unknown if carries_node && !confirmed => Some((
+            "nobody could look whether rows are on its disk".to_owned(),
+            "add --confirm-data with its name if there are none, or if they may go",
+        )),
+        Rows::Safe | Rows::Unknown => None,
+    }
+}
+
 /// What goes with the disk of a server, and why it must not.
 fn goes(topology: &Topology, machine: &Machine) -> (Vec<String>, Option<(String, &'static str)>) {
     let host = &machine.host;
@@ -126,6 +209,7 @@ fn goes(topology: &Topology, machine: &Machine) -> (Vec<String>, Option<(String,
     let mut forbidden = None;
     if let Some((cluster, node)) = recipes::node_on(topology, machine.role, host) {
         let is_primary = cluster.primary.name == node.name;
+        losses.extend(starved(cluster, |gone| gone.name == node.name));
         let (node, cluster) = (&node.name, &cluster.name);
         match (is_primary, machine.volume) {
             (true, None) => {
@@ -181,6 +265,40 @@ mod tests {
     }
 
     #[test]
+    fn a_server_says_of_every_cluster_of_ours_what_it_is_and_where() {
+        let directory = tempfile::tempdir().unwrap();
+        let top = directory.path().display().to_string();
+        let look = LOOK.replace("/var/lib/postgresql/regionwise", &top);
+        let said = || {
+            let output = std::process::Command::new("sh")
+                .args(["-c", &look])
+                .output();
+            String::from_utf8(output.unwrap().stdout).unwrap()
+        };
+        assert_eq!(said(), "looked\n");
+        let cluster = directory.path().join("15");
+        std::fs::create_dir(&cluster).unwrap();
+        assert_eq!(said(), "looked\n");
+        std::fs::write(cluster.join("PG_VERSION"), "15\n").unwrap();
+        assert_eq!(said(), "rows primary disk\nlooked\n");
+        std::fs::write(cluster.join("standby.signal"), "").unwrap();
+        assert_eq!(said(), "rows standby disk\nlooked\n");
+    }
+
+    #[test]
+    fn what_the_server_says_of_its_rows_counts_and_silence_needs_another_word() {
+        for carries in [true, false] {
+            assert_eq!(against(Rows::Safe, carries, false), None);
+            for confirmed in [true, false] {
+                let (why, _) = against(Rows::OnDisk, carries, confirmed).unwrap();
+                assert!(why.contains("on its own disk"), "{why}");
+                let silent = against(Rows::Unknown, carries, confirmed);
+                assert_eq!(silent.is_some(), carries && !confirmed);
+            }
+        }
+    }
+
+    #[test]
     fn rows_on_the_disk_of_a_primary_stand_in_the_way_and_those_of_a_standby_or_a_volume_do_not() {
         let (_, forbidden) = losses(Role::Api, "us-1", None);
         assert!(forbidden, "the primary of us is on it");
@@ -188,6 +306,11 @@ mod tests {
         assert!(!forbidden && text.contains("takes no write"), "{text}");
         let (_, forbidden) = losses(Role::Database, "eu-primary", None);
         assert!(forbidden);
+        let (text, forbidden) = losses(Role::Database, "eu-nbg", Some(7));
+        assert!(
+            !forbidden && text.contains("every commit of cluster `eu` waits"),
+            "{text}"
+        );
         let (text, forbidden) = losses(Role::Redis, "us-east-redis", None);
         assert!(!forbidden && text.contains("is gone"), "{text}");
         let (text, forbidden) = losses(Role::Api, "eu-1", None);

@@ -11,7 +11,7 @@ use rust_decimal::Decimal;
 
 use crate::look::{Api, Seen, World};
 use crate::rebuild::Chosen;
-use crate::setup::{self, Baggage, Setup, SetupArgs};
+use crate::setup::{self, Baggage, Setup, SetupArgs, root_login};
 use crate::{addresses, texts};
 
 #[derive(clap::Args)]
@@ -38,7 +38,12 @@ pub(crate) struct RegionArgs {
     pub(crate) destroy: bool,
 
     /// Install the server of this host or node anew and set it up: its address and its volume stay, its disk goes.
-    #[arg(long, value_name = "HOST", group = "goes")]
+    #[arg(
+        long,
+        value_name = "HOST",
+        group = "goes",
+        conflicts_with = "servers_only"
+    )]
     rebuild: Option<String>,
 
     /// The same name once more: the region's for --destroy, the host's for --rebuild.
@@ -49,8 +54,8 @@ pub(crate) struct RegionArgs {
     #[arg(long, requires = "destroy", requires = "confirm_data")]
     pub(crate) with_volumes: bool,
 
-    /// The region's name a third time, for --with-volumes.
-    #[arg(long, value_name = "NAME", requires = "with_volumes")]
+    /// The name a third time: for --with-volumes, or for --rebuild of a node that cannot be asked for its rows.
+    #[arg(long, value_name = "NAME", requires = "goes")]
     pub(crate) confirm_data: Option<String>,
 
     /// Order the servers and wait until they run, log in to none of them.
@@ -107,7 +112,7 @@ pub(crate) async fn run(
     }
     let chosen = args.rebuild.as_deref();
     let chosen = chosen.map(|host| Chosen::of(&world.topology, region, &seen, host));
-    let chosen = chosen.transpose()?;
+    let mut chosen = chosen.transpose()?;
     if let Some(chosen) = chosen.as_ref().filter(|_| !args.dry_run) {
         let report = texts::report(Verdict::Proceed, region, &seen, &cost, &hash);
         if let Some(report) = chosen.refusal(args.confirm.as_deref(), report) {
@@ -138,6 +143,14 @@ pub(crate) async fn run(
         true => None,
         false => Some(Baggage::read(common, &args.setup, context, &world, region, &seen).await?),
     };
+    if let (Some(chosen), Some(baggage)) = (&mut chosen, &baggage) {
+        let login = root_login(&world, &args.setup, baggage, chosen.address);
+        chosen.ask(&login, args.confirm_data.as_deref()).await;
+        let report = texts::report(Verdict::Proceed, region, &seen, &cost, &hash);
+        if let Some(report) = chosen.refusal(args.confirm.as_deref(), report) {
+            return Ok(report);
+        }
+    }
     let mut done = Done::default();
     let mut ended = order(&world, &mut seen, args, context, &mut done, &say).await;
     if let (Ok(()), Some(chosen)) = (&ended, &chosen) {

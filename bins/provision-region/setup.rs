@@ -26,6 +26,7 @@ use crate::apply::Applied;
 use crate::look::{Seen, World};
 pub(crate) use baggage::Baggage;
 pub(crate) use report::{compared, of as report};
+pub(crate) use server::root_login;
 
 /// Beside regions.toml. They are public, and whoever asks a node needs them: nobody else vouches for it.
 const CERTIFICATES: &str = "certificates";
@@ -83,6 +84,10 @@ pub(super) enum What {
     Differs(&'static str),
     /// Whether a release answers over HTTP; `false`: there is none yet.
     Serves(bool),
+    /// What answers in place of a release that should.
+    Mute(String),
+    /// Nobody has set it up, so nobody asked it.
+    Unmet,
     /// The load balancer that `Did` names does not find these hosts healthy.
     Unbalanced(Vec<String>),
     /// What the load balancer finds could not be seen.

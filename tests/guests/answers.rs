@@ -95,10 +95,8 @@ fn a_proxy_without_a_release_is_no_fault_and_one_whose_release_does_not_answer_i
     ] {
         let (port, _) = proxy(status);
         let failed = said(port, "bk_green");
-        assert!(
-            failed[0].starts_with("step failed answers ") && failed[0].contains(status),
-            "{failed:?}"
-        );
+        let wrong = format!("fact answers no HTTP/1.1 {status}");
+        assert_eq!(failed[1], wrong, "{failed:?}");
     }
 }
 
@@ -108,5 +106,6 @@ fn a_proxy_that_is_down_is_a_fault_also_before_the_first_release() {
     let port = closed.local_addr().unwrap().port();
     drop(closed);
     let failed = said(port, "bk_unset");
-    assert!(failed[0].starts_with("step failed answers "), "{failed:?}");
+    assert!(failed[1].starts_with("fact answers no "), "{failed:?}");
+    assert!(failed[1].contains("Connection refused"), "{failed:?}");
 }

@@ -105,6 +105,13 @@ fn one_that_somebody_went_back_from_comes_again_by_an_upgrade_only() {
     assert!(server.is_so(&second), "a run leaves it alone");
     let note = server.says(&["notes", &second]).unwrap();
     assert!(note.contains("went back"), "{note}");
+    // Another mode is mended, and brings nothing back.
+    let path = server.0.path().join("region-host");
+    fs::set_permissions(&path, fs::Permissions::from_mode(0o700)).unwrap();
+    assert!(!server.is_so(&second));
+    server.place(&second).unwrap();
+    assert!(server.is_so(&second));
+    assert_eq!(server.versions(), versions("1", "2"));
     // Another one is none that somebody went back from.
     let third = server.send("3");
     assert!(!server.is_so(&third));
@@ -113,6 +120,14 @@ fn one_that_somebody_went_back_from_comes_again_by_an_upgrade_only() {
     let said = server.upgrade(&second).unwrap();
     assert!(said.starts_with("upgraded\t"), "{said}");
     assert_eq!(server.versions(), versions("2", "1"));
+    assert_eq!(server.says(&["notes", &second]).unwrap(), "");
+    // A way back that was cut off before its first move has not been gone.
+    fs::write(
+        server.0.path().join("region-host.left"),
+        format!("{second}\n"),
+    )
+    .unwrap();
+    assert!(server.is_so(&second));
     assert_eq!(server.says(&["notes", &second]).unwrap(), "");
 }
 

@@ -87,15 +87,20 @@ impl Node {
 
     /// A run that makes the cluster.
     fn begin(&self) -> Child {
+        let tool = self.path("tool").display().to_string();
+        let mut command = self.command(&[&tool, "make_cluster"]);
+        command.stdout(Stdio::piped()).spawn().unwrap()
+    }
+
+    /// A shell that finds the programs.
+    fn command(&self, words: &[&str]) -> Command {
         let path = std::env::var("PATH").unwrap();
-        Command::new("sh")
-            .arg(self.path("tool"))
-            .arg("make_cluster")
+        let mut command = Command::new("sh");
+        command
+            .args(words)
             .env("HOME", self.0.path())
-            .env("PATH", format!("{}:{path}", self.path("bin").display()))
-            .stdout(Stdio::piped())
-            .spawn()
-            .unwrap()
+            .env("PATH", format!("{}:{path}", self.path("bin").display()));
+        command
     }
 
     /// How many copies have begun.
@@ -135,6 +140,28 @@ fn a_copy_goes_on_without_the_run_that_began_it_and_the_next_run_waits_for_it() 
     assert_eq!(node.begun(), 1, "one copy");
     assert!(node.is_standby());
     assert!(!node.path("top/15/regionwise-copied").exists());
+}
+
+#[test]
+fn whoever_waits_for_a_copy_ends_when_nobody_hears_of_it_any_more() {
+    let node = Node::new();
+    // As the frame runs it, whose stdout is that of the login.
+    let mut waiting = node
+        .command(&[
+            "-c",
+            "exec sh \"$HOME/tool\" make_cluster 7>&1 > \"$HOME/out\"",
+        ])
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    node.wait_for("begun", |node| node.begun() == 1);
+    // The login is gone.
+    drop(waiting.stdout.take());
+    assert!(!waiting.wait().unwrap().success());
+    node.touch("go");
+    let next = node.begin().wait_with_output().unwrap();
+    assert!(next.status.success(), "{next:?}");
+    assert_eq!(node.begun(), 1, "one copy");
 }
 
 #[test]

@@ -184,7 +184,10 @@ impl Founder {
         ];
         let seen = self.ends_well(guests.command(PROVISION), &words);
         let summary = seen["summary"].as_str().unwrap();
-        assert!(summary.contains("So are its servers."), "{seen:#}");
+        assert!(
+            summary.contains("Its servers are as a set-up would make them."),
+            "{seen:#}"
+        );
     }
 
     /// What another runner has: the same commit, and the same account.

@@ -57,6 +57,7 @@ fn a_region_goes_only_when_its_name_is_said_and_its_volumes_only_when_it_is_said
         )
         .ends(0);
     let (counts, _) = world.count();
+    assert!(!run.hints().contains("still know them"), "{}", run.hints());
     assert!(
         counts.as_object().unwrap().values().all(|n| n == 0),
         "{counts}"
@@ -74,7 +75,9 @@ fn other_regions_and_other_peoples_resources_stay_and_so_does_what_is_shared() {
         .hetzner
         .project(|project| project.elsewhere("POST", "/placement_groups", &foreign));
     let before = world.hetzner.servers().len();
-    world.destroy("us-east");
+    let gone = world.destroy("us-east");
+    let left = "the servers of ap-singapore, eu-central still know them as peers";
+    assert!(gone.hints().contains(left), "{}", gone.hints());
     assert_eq!(world.hetzner.servers().len(), before - 4);
     let (groups, keys, networks) = world.hetzner.project(|project| {
         let groups: Vec<String> = project

@@ -62,13 +62,52 @@ fn a_region_is_healthy_when_its_hosts_answer_and_the_load_balancer_finds_them_he
     finds("healthy");
     run(&world).ends(0);
 
-    says_of_itself(&world, "mute", "");
-    let mute = run(&world).ends(10);
-    mute.because("step-answers");
+    says_of_itself(&world, "answers", "no HTTP/1.1 503 Service Unavailable");
+    for mute in [run(&world), drift(&world)] {
+        let mute = mute.ends(10);
+        mute.because("no-answer");
+        let why = "answered with: HTTP/1.1 503 Service Unavailable";
+        assert!(mute.summary().contains(why), "{}", mute.json);
+    }
+}
+
+#[test]
+fn a_host_without_a_release_beside_one_that_serves_is_named_and_the_load_balancer_is_asked_for_the_other()
+ {
+    let world = World::new();
+    world.change(
+        "hosts = { sin-1 = {} }",
+        "hosts = { sin-1 = {}, sin-2 = {} }",
+    );
+    world.booted("ap-singapore", &["database = ", "redis = "]);
+    run(&world).ends(0);
+    says_of_itself(&world, "answers", "release");
+    let some = run(&world).ends(0);
+    let why = "no release serves on sin-2 yet: deploy the region again";
+    assert!(some.summary().contains(why), "{}", some.json);
+    let id = world
+        .hetzner
+        .servers()
+        .iter()
+        .find(|known| known.name == SERVER)
+        .unwrap()
+        .id;
+    world.hetzner.project(|project| {
+        project.load_balancers[0].health.insert(id, "unhealthy");
+    });
+    run(&world).ends(10).because("load-balancer");
+}
+
+#[test]
+fn a_server_that_nobody_has_set_up_is_not_said_to_be_as_it_should_be() {
+    let world = World::new();
+    world.booted("ap-singapore", &["database = ", "redis = "]);
+    let unmet = drift(&world).ends(10);
+    unmet.because("never-set-up");
     assert!(
-        mute.summary().contains("nothing within 10 s"),
+        unmet.summary().contains("`sin-1` was not asked"),
         "{}",
-        mute.json
+        unmet.json
     );
 }
 
@@ -91,7 +130,10 @@ fn a_server_that_differs_is_named_with_its_steps_and_nothing_is_changed() {
     says_of_itself(&world, "as-it-was", "");
     let same = drift(&world).ends(0);
     let summary = same.summary();
-    assert!(summary.contains("So are its servers."), "{summary}");
+    assert!(
+        summary.contains("Its servers are as a set-up would make them."),
+        "{summary}"
+    );
 
     fs::rename(world.machine(SERVER), world.path("off")).unwrap();
     let unseen = drift(&world).ends(20);

@@ -57,8 +57,6 @@ case $2 in
     [ ! -e "$base/endless" ] || exec sleep 600
     if [ -e "$base/no-login" ] && grep -qaF 'command_step bouncer-logins ' "$machine/sent"; then
       printf 'step\tfailed\tbouncer-logins\tnot let in\nend\tfailed\n'
-    elif [ -e "$machine/mute" ] && grep -qa '^fact answers ' "$machine/sent"; then
-      printf 'step\tfailed\tanswers\tnothing within 10 s\nend\tfailed\n'
     elif [ -e "$base/armed" ]; then
       mkdir "$machine/guard" && echo "rm -r '$machine/guard'" > "$machine/guard/confirm"
       printf 'end\tarmed\n'

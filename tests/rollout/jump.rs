@@ -152,6 +152,21 @@ fn a_region_is_deployed_through_the_host_in_between_and_nothing_goes_around_it()
         to.port()
     );
     assert!(bastion.log().contains(&forwarded), "{}", bastion.log());
+    // The host's sshd sees the bastion's account come from nowhere else.
+    let came = |text: &str| text.matches("Accepted publickey").count();
+    let logins = fs::read_to_string(
+        world
+            .lab
+            .directory()
+            .path()
+            .join(format!("logs/{HOST}/sshd.log")),
+    )
+    .unwrap();
+    assert_eq!(
+        came(&logins),
+        bastion.log().matches(&forwarded).count(),
+        "{logins}"
+    );
 }
 
 #[test]
@@ -165,7 +180,8 @@ fn a_host_in_between_with_another_key_or_that_forwards_nothing_is_told_and_nothi
     };
     let bastion = Bastion::start(&world, "");
     let run = deploys(bastion.config(&world, "other", "other_key")).expect(Verdict::Refused);
-    assert!(run.summary().contains("host key"), "{run}");
+    let whose = "the host key of 127.0.0.1, the host in between, is not the pinned one";
+    assert!(run.summary().contains(whose), "{run}");
     let closed = Bastion::start(&world, "AllowTcpForwarding no");
     let run = deploys(closed.config(&world, "closed", "host_key")).expect(Verdict::Unreachable);
     assert!(
@@ -197,6 +213,16 @@ fn roots_login_and_the_look_at_a_host_key_go_through_it_too() {
         runtime.block_on(shown).unwrap().unwrap()
     };
     assert_eq!(look(Some(&jump)), look(None));
+    let stranger = Jump {
+        known_hosts: directory.known_hosts(),
+        ..jump.clone()
+    };
+    let shown = host_key::shown(to.ip(), to.port(), Some(&stranger), Some(&identity));
+    let refused = runtime.block_on(shown);
+    assert!(
+        matches!(refused, Err(OpenError::JumpKey { .. })),
+        "{refused:?}"
+    );
     let before = bastion.log().matches("direct_tcpip").count();
     let login = RootLogin {
         address: to.ip(),

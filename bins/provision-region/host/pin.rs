@@ -8,8 +8,11 @@ use std::path::{Path, PathBuf};
 use regionwise_cli::{Because, Failure};
 use regionwise_remote::host_key::{self, HostKey};
 use regionwise_remote::jump::Jump;
+use regionwise_remote::root::RootError;
 use regionwise_rollout::Verdict;
 use tempfile::NamedTempFile;
+
+use crate::apply;
 
 /// The keys that a connection may meet.
 pub(super) enum Pinned {
@@ -92,8 +95,17 @@ pub(super) async fn check(
         )
         .with_hint("if the server was rebuilt, take its old line out of the file first")),
         (None, given) => {
-            let shown = host_key::shown(address, port, way.jump.as_ref(), way.identity.as_deref());
-            let shown = shown.await.invalid(cannot)?;
+            let shown =
+                host_key::shown(address, port, way.jump.as_ref(), way.identity.as_deref()).await;
+            let shown = shown.map_err(|error| {
+                let error = RootError::Open(error);
+                let (verdict, hint) = apply::meaning(&error);
+                Failure::new(
+                    verdict,
+                    format!("cannot look for the host key of {address}: {error}"),
+                )
+                .with_hint(hint)
+            })?;
             let shown = shown.ok_or_else(|| {
                 Failure::new(
                     Verdict::Unreachable,

@@ -2,7 +2,7 @@
 
 use regionwise_provision::recipes::{self, Machine, Phase};
 
-use super::{Halt, Outcome, Setup};
+use super::{Halt, Outcome, Setup, What};
 
 impl Setup<'_, '_> {
     /// Asks every server of the region that had its first session which steps would change something there.
@@ -16,7 +16,11 @@ impl Setup<'_, '_> {
     async fn look(&mut self) -> Result<(), Halt> {
         self.remember();
         let own = self.of_the_region();
-        let settled: Vec<Machine> = own.into_iter().filter(|machine| machine.settled).collect();
+        let (settled, unmet): (Vec<Machine>, Vec<Machine>) =
+            own.into_iter().partition(|machine| machine.settled);
+        for machine in unmet {
+            self.did(&machine, What::Unmet);
+        }
         let mut asked = Vec::new();
         for machine in settled {
             self.stop()?;

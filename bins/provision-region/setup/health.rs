@@ -7,15 +7,15 @@ use tokio::time::sleep;
 
 use super::{Did, Halt, Setup, What};
 
-/// Looks at what the load balancer finds: it asks every 3 s and believes the third answer, so a minute is long.
+/// Looks at what the load balancer finds: it asks every 3 s and believes the third answer, and the default tick makes a minute
+/// of them.
 const LOOKS: u32 = 30;
 
 impl Setup<'_, '_> {
     /// One that does not answer is said, and the others are asked.
     pub(super) async fn see_health(&mut self, own: &[Machine]) -> Result<(), Halt> {
-        let hosts = || own.iter().filter(|machine| machine.role == Role::Api);
-        let mut serving = 0;
-        for machine in hosts() {
+        let mut serving = Vec::new();
+        for machine in own.iter().filter(|machine| machine.role == Role::Api) {
             self.stop()?;
             let steps = host::answers(&self.recipe(machine, Phase::Whole).server);
             let said = self
@@ -24,21 +24,24 @@ impl Setup<'_, '_> {
             let Ok(facts) = said else { continue };
             let answer = facts.iter().find(|(name, _)| name == "answers");
             let what = match answer.map(|(_, value)| value.as_str()) {
-                Some("release") => What::Serves(true),
+                Some("release") => {
+                    serving.push(machine.clone());
+                    What::Serves(true)
+                }
                 Some("no-release") => What::Serves(false),
-                _ => What::Unsaid("whether it answers"),
+                Some(said) => What::Mute(said.trim_start_matches("no ").to_owned()),
+                None => What::Unsaid("whether it answers"),
             };
-            serving += usize::from(matches!(what, What::Serves(true)));
             self.did(machine, what);
         }
         // It finds nobody healthy before there is a release.
-        if serving > 0 && serving == hosts().count() {
-            self.see_balancers(own).await?;
-        }
-        Ok(())
+        self.see_balancers(&serving).await
     }
 
-    async fn see_balancers(&mut self, own: &[Machine]) -> Result<(), Halt> {
+    async fn see_balancers(&mut self, serving: &[Machine]) -> Result<(), Halt> {
+        if serving.is_empty() {
+            return Ok(());
+        }
         let projects = &self.seen.projects;
         let balancers: Vec<(&Project<'_>, &str)> = projects
             .iter()
@@ -47,9 +50,8 @@ impl Setup<'_, '_> {
             .map(|(project, wanted)| (project, wanted.name.as_str()))
             .collect();
         for (project, name) in balancers {
-            let hosts: Vec<(i64, &str)> = own
+            let hosts: Vec<(i64, &str)> = serving
                 .iter()
-                .filter(|machine| machine.role == Role::Api)
                 .filter_map(|machine| {
                     let id = project.inventory.id(Kind::Server, &machine.server)?;
                     Some((id, machine.host.as_str()))

@@ -17,7 +17,6 @@ use crate::texts;
 pub(crate) fn of(mut report: Report, again: &str, outcome: &Outcome) -> Report {
     let mut gathered = Gathered::of(outcome);
     gathered.changed |= report.result["changed"] == true;
-    let serves = gathered.serves();
     gathered.tell(&mut report);
     report.result["mesh"] = json!(outcome.mesh);
     if !outcome.certificates.is_empty() {
@@ -30,11 +29,7 @@ pub(crate) fn of(mut report: Report, again: &str, outcome: &Outcome) -> Report {
     texts::changed(&mut report, changed);
     match gathered.worst() {
         None => {
-            let is = match (gathered.waits, serves) {
-                (true, _) => "set up as far as it can be now: see the notes",
-                (false, true) => "set up, and its parts are healthy",
-                (false, false) => "set up; no release serves there yet",
-            };
+            let is = gathered.state();
             report.summary = format!("{} Every server of it is {is}.", report.summary);
             report
                 .hints
@@ -78,7 +73,10 @@ pub(crate) fn compared(mut report: Report, again: &str, outcome: &Outcome) -> Re
         report.summary = format!("{} Not all of it was seen: {}.", report.summary, end.text);
         report.hints.extend(end.hint.map(str::to_owned));
     } else if differ == 0 {
-        report.summary = format!("{} So are its servers.", report.summary);
+        report.summary = format!(
+            "{} Its servers are as a set-up would make them.",
+            report.summary
+        );
     }
     report
 }
@@ -95,7 +93,9 @@ struct Gathered {
     waits: bool,
     /// Steps that would change something, and what else is not as it should be.
     differ: usize,
-    hosts_without_release: usize,
+    /// Hosts with a release that answers.
+    serving: usize,
+    without_release: Vec<String>,
 }
 
 impl Gathered {
@@ -118,7 +118,22 @@ impl Gathered {
                 self.differ += 1;
                 self.rows.push(row(host, "", "would", text));
             }
-            What::Serves(serves) => self.hosts_without_release += usize::from(!serves),
+            What::Serves(true) => self.serving += 1,
+            What::Serves(false) => self.without_release.push(host.to_owned()),
+            What::Mute(said) => self.ends.push(End {
+                verdict: Verdict::Pause,
+                reason: "no-answer".to_owned(),
+                text: format!(
+                    "a release should serve on `{host}`, and a request is answered with: {said}"
+                ),
+                hint: Some("deploy-region status"),
+            }),
+            What::Unmet => self.ends.push(End {
+                verdict: Verdict::Pause,
+                reason: "never-set-up".to_owned(),
+                text: format!("`{host}` was not asked: nobody has set it up"),
+                hint: None,
+            }),
             What::Unbalanced(hosts) => self.ends.push(End {
                 verdict: Verdict::Pause,
                 reason: "load-balancer".to_owned(),
@@ -205,8 +220,17 @@ impl Gathered {
         }
     }
 
-    const fn serves(&self) -> bool {
-        self.hosts_without_release == 0
+    /// How its servers are, where all went well.
+    fn state(&self) -> String {
+        let without = self.without_release.join(", ");
+        match (self.waits, self.serving, self.without_release.is_empty()) {
+            (true, ..) => "set up as far as it can be now: see the notes".to_owned(),
+            (false, _, true) => "set up, and its parts are healthy".to_owned(),
+            (false, 0, false) => "set up; no release serves there yet".to_owned(),
+            (false, _, false) => {
+                format!("set up; no release serves on {without} yet: deploy the region again")
+            }
+        }
     }
 
     fn tell(&self, report: &mut Report) {

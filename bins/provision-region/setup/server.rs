@@ -1,6 +1,7 @@
 //! One server of a set-up: the login to it, what it says of itself, and a script that runs there.
 
 use std::fs;
+use std::net::IpAddr;
 use std::time::Duration;
 
 use regionwise_cli::jump;
@@ -9,11 +10,11 @@ use regionwise_provision::recipes::{self, Facts, Machine, Phase, Recipe};
 use regionwise_provision::step::Step;
 use regionwise_provision::{Kind, Labels, WIREGUARD, script, wireguard_label};
 use regionwise_provisioner::{Project, Seat, Unmet, first_session, relabel};
-use regionwise_remote::jump::Jump;
 use regionwise_remote::root::{Part, RootLogin};
 
-use super::{CERTIFICATES, Did, Halt, Setup, What};
+use super::{Baggage, CERTIFICATES, Did, Halt, Setup, SetupArgs, What};
 use crate::apply::{self, Applied, Ending, Mode};
+use crate::look::World;
 use crate::uploads;
 
 /// A server that is up answers ssh within this, also over a bad line.
@@ -271,7 +272,7 @@ impl Setup<'_, '_> {
             port: 22,
             known_hosts: &self.baggage.known_hosts,
             identity: self.args.root_key.as_deref(),
-            jump: self.jump(),
+            jump: jump(&self.world.topology, &self.baggage.known_hosts),
             // Those of other regions have been up for long, or are down.
             boot_within: match machine.region == self.region.name {
                 true => self.args.boot_within,
@@ -281,16 +282,22 @@ impl Setup<'_, '_> {
     }
 
     fn login(&self, machine: &Machine) -> RootLogin {
-        RootLogin {
-            address: machine.address,
-            port: 22,
-            known_hosts: self.baggage.known_hosts.clone(),
-            identity: self.args.root_key.clone(),
-            jump: self.jump(),
-        }
+        root_login(self.world, self.args, self.baggage, machine.address)
     }
+}
 
-    fn jump(&self) -> Option<Jump> {
-        jump(&self.world.topology, &self.baggage.known_hosts)
+/// Root's login to a server that known_hosts has.
+pub(crate) fn root_login(
+    world: &World,
+    args: &SetupArgs,
+    baggage: &Baggage,
+    address: IpAddr,
+) -> RootLogin {
+    RootLogin {
+        address,
+        port: 22,
+        known_hosts: baggage.known_hosts.clone(),
+        identity: args.root_key.clone(),
+        jump: jump(&world.topology, &baggage.known_hosts),
     }
 }

@@ -10,7 +10,7 @@ use crate::hosts::{NotOpened, outcome};
 /// The ending when not every host could be connected to. Nothing was changed.
 pub fn not_opened(failed: &[NotOpened]) -> Ending {
     let verdict_of = |error: &OpenError| match error {
-        OpenError::HostKey { .. } => Verdict::Refused,
+        OpenError::HostKey { .. } | OpenError::JumpKey { .. } => Verdict::Refused,
         OpenError::NoSsh(_) | OpenError::Key { .. } => Verdict::Invalid,
         OpenError::Unreachable { .. } | OpenError::NotRegionHost { .. } => Verdict::Unreachable,
         OpenError::Denied(denial) => {
@@ -41,6 +41,9 @@ pub fn not_opened(failed: &[NotOpened]) -> Ending {
     let hint = match first.map(|failed| &failed.error) {
         Some(OpenError::HostKey { .. }) => {
             "somebody may be in between; if the host was rebuilt, pin its new key in the known_hosts of regions.toml"
+        }
+        Some(OpenError::JumpKey { .. }) => {
+            "compare its key on its own console, and put its line, [ADDRESS]:PORT ssh-ed25519 KEY, into known_hosts only if it is the same"
         }
         Some(OpenError::Key { .. }) => {
             "check `identity` in regions.toml, and that region-host install was given its public half"

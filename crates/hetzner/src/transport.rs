@@ -125,7 +125,8 @@ impl<'a> Transport<'a> {
             let pace = self.bucket.get().pace(since_1970());
             if !pace.is_zero() {
                 // Every request of these is a step on: patience is for those that get nowhere.
-                self.sleep(pace, "the rate limit is nearly used up").await?;
+                let paced = self.sleep(pace, "the rate limit is nearly used up").await;
+                lost(paced, may_be_done)?;
             }
             let error = match self.send(method, path, body).await {
                 Ok(Ok(bytes)) => return read(method, path, &bytes),

@@ -86,7 +86,8 @@ pub fn logins(server: &Server) -> Vec<Step> {
     server.bouncer.iter().map(|_| bouncer::logins()).collect()
 }
 
-/// The steps that say whether a release answers over HTTP: the fact `answers` is `release`, or `no-release` where there is none.
+/// The steps that say whether a release answers over HTTP: the fact `answers` is `release`, `no-release` where there is none, or
+/// `no` and what was said instead.
 /// Nothing for a server that is no host.
 pub fn answers(server: &Server) -> Vec<Step> {
     server.api.iter().map(api::answers).collect()

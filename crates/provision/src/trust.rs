@@ -42,6 +42,8 @@ pub struct Stranger {
     expected: String,
     /// Whether a final key was there before: it was rebuilt, or somebody is in between.
     pub settled: bool,
+    /// Whether a rebuild was announced, by a run that nobody knows the end of.
+    pub rebuild: bool,
 }
 
 impl Vouched {
@@ -95,6 +97,7 @@ impl Vouched {
             shown: shown.to_owned(),
             expected,
             settled: self.last.is_some() && self.birth.is_none(),
+            rebuild: self.rebuild,
         }
     }
 }
@@ -103,6 +106,9 @@ impl Stranger {
     /// What to do about it.
     pub const fn hint(&self) -> &'static str {
         match self.settled {
+            _ if self.rebuild => {
+                "a rebuild of it was sent more than once, and nobody knows which one it shows: `--rebuild HOST` once more"
+            }
             true => {
                 "if it was rebuilt in the console, it has the user data and the one-time key of its first day: `--rebuild HOST` gives it fresh ones (its address and volume stay); if nobody rebuilt it, somebody may be in between"
             }
@@ -172,6 +178,18 @@ mod tests {
             stranger.to_string(),
             "it shows the host key SHA256:birth, and its label says SHA256:last"
         );
+    }
+
+    #[test]
+    fn of_a_server_whose_rebuild_nobody_saw_end_another_rebuild_is_the_way_on() {
+        let vouched = Vouched {
+            pinned: Vec::new(),
+            birth: Some(KEYS[0].to_owned()),
+            last: Some(KEYS[1].to_owned()),
+            rebuild: true,
+        };
+        let stranger = vouched.stage(KEYS[2]).unwrap_err();
+        assert!(stranger.hint().contains("--rebuild HOST` once more"));
     }
 
     #[test]

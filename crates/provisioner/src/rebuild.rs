@@ -42,13 +42,22 @@ pub async fn rebuild(
         labels.insert(REBUILD.to_owned(), "begun".to_owned());
     })
     .await?;
-    let begun = project.hetzner.rebuild(id, &spec.image, &user_data).await;
-    let actions = begun.map_err(|error| {
-        if error.may_be_done() {
+    let actions = match project.hetzner.rebuild(id, &spec.image, &user_data).await {
+        Ok(actions) => actions,
+        Err(error) => {
             done.unsure = Some(format!("the rebuild of {what}"));
+            if !error.may_be_done() {
+                // It stays as it was, and so do its labels.
+                relabel(&project.hetzner, &wanted.name, |labels| {
+                    labels.remove(HOST_KEY);
+                    labels.remove(REBUILD);
+                })
+                .await?;
+                done.unsure = None;
+            }
+            return Err(Stopped::by(&what, &error));
         }
-        Stopped::by(&what, &error)
-    })?;
+    };
     done.rebuilt.push(wanted.name.clone());
     let settled = project.hetzner.settle(actions, stop).await;
     settled.map_err(|error| Stopped::by(&what, &error))?;

@@ -220,8 +220,11 @@ impl Session<'_, '_> {
         let mut said = false;
         loop {
             self.may_go_on()?;
-            if let Some(key) = host_key::shown(*address, *port, jump.as_ref(), *identity).await? {
-                return Ok(key);
+            let shown = host_key::shown(*address, *port, jump.as_ref(), *identity).await;
+            match shown {
+                Ok(Some(key)) => return Ok(key),
+                Ok(None) => {}
+                Err(error) => return Err(Unmet::Login(RootError::Open(error))),
             }
             if Instant::now() > give_up {
                 let within = boot_within.as_secs();

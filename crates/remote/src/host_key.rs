@@ -1,6 +1,5 @@
 //! Host keys: which one is pinned, and which one a server shows. Nothing here trusts the second.
 
-use std::ffi::OsString;
 use std::io::{self, Write};
 use std::net::IpAddr;
 use std::path::Path;
@@ -9,8 +8,8 @@ use std::process::{Output, Stdio};
 use tokio::io::AsyncWriteExt;
 use tokio::process::Command;
 
-use crate::jump::{Jump, through};
-use crate::ssh::pinned as ssh_options;
+use crate::jump::{Jump, Way};
+use crate::ssh::{OpenError, pinned as ssh_options};
 
 /// An ed25519 host key.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -196,16 +195,16 @@ pub async fn pinned(known_hosts: &Path, address: IpAddr, port: u16) -> io::Resul
 /// The ed25519 key that the server shows to anybody; `None` when it shows none within 5 s. `identity` opens the host in between.
 ///
 /// # Errors
-/// When the OpenSSH programs cannot be used.
+/// When the OpenSSH programs cannot be used, or the host in between is not whom it should be or lets nobody through.
 pub async fn shown(
     address: IpAddr,
     port: u16,
     jump: Option<&Jump>,
     identity: Option<&Path>,
-) -> io::Result<Option<HostKey>> {
+) -> Result<Option<HostKey>, OpenError> {
     let text = match jump {
-        None => scanned(address, port).await?,
-        Some(_) => learned(address, port, &through(jump, identity)?).await?,
+        None => scanned(address, port).await.map_err(OpenError::NoSsh)?,
+        Some(_) => learned(address, port, jump, identity).await?,
     };
     let key = text
         .lines()
@@ -214,7 +213,8 @@ pub async fn shown(
         return Ok(None);
     };
     let key = key.trim().to_owned();
-    let fingerprint = fingerprint(&format!("ssh-ed25519 {key}")).await?;
+    let fingerprint = fingerprint(&format!("ssh-ed25519 {key}")).await;
+    let fingerprint = fingerprint.map_err(OpenError::NoSsh)?;
     Ok(Some(HostKey { key, fingerprint }))
 }
 
@@ -236,16 +236,37 @@ async fn scanned(address: IpAddr, port: u16) -> io::Result<String> {
 
 /// ssh-keyscan knows no way through another host. An ssh that may log in with nothing writes the key into a file that nobody reads
 /// but us, and ends.
-async fn learned(address: IpAddr, port: u16, through: &[OsString]) -> io::Result<String> {
-    let file = tempfile::NamedTempFile::new()?;
-    let mut ssh = Command::new("ssh");
-    // The first value of an option counts.
-    ssh.args(["-o", "StrictHostKeyChecking=accept-new"]);
-    ssh.args(["-o", "PreferredAuthentications=none"]);
-    ssh.args(ssh_options(file.path())?).args(through);
-    ssh.args(["-p", &port.to_string(), "--", &address.to_string(), "true"]);
-    ssh.stdin(Stdio::null()).output().await?;
-    std::fs::read_to_string(file.path())
+async fn learned(
+    address: IpAddr,
+    port: u16,
+    jump: Option<&Jump>,
+    identity: Option<&Path>,
+) -> Result<String, OpenError> {
+    let way = Way::new(jump).map_err(OpenError::NoSsh)?;
+    let asked = async {
+        let file = tempfile::NamedTempFile::new()?;
+        let mut ssh = Command::new("ssh");
+        // The first value of an option counts.
+        ssh.args(["-o", "StrictHostKeyChecking=accept-new"]);
+        ssh.args(["-o", "PreferredAuthentications=none"]);
+        ssh.args(ssh_options(file.path())?)
+            .args(way.options(identity)?);
+        ssh.args(["-p", &port.to_string(), "--"]);
+        ssh.args([&address.to_string(), "true"]);
+        let output = ssh.stdin(Stdio::null()).output().await?;
+        let key = std::fs::read_to_string(file.path())?;
+        Ok::<_, io::Error>((key, output.stderr))
+    };
+    let (key, stderr) = asked.await.map_err(OpenError::NoSsh)?;
+    if !key.is_empty() {
+        return Ok(key);
+    }
+    let stderr = String::from_utf8_lossy(&stderr);
+    match way.failure(&stderr, "no answer".to_owned()) {
+        // It may boot.
+        OpenError::Unreachable { .. } => Ok(String::new()),
+        error => Err(error),
+    }
 }
 
 async fn fingerprint(line: &str) -> io::Result<String> {

@@ -12,8 +12,7 @@ use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::process::Command;
 use tokio::time::timeout;
 
-use crate::jump::{Jump, through};
-use crate::ssh::failure::classify;
+use crate::jump::{Jump, Way};
 use crate::ssh::{OpenError, collect, pinned};
 
 /// ssh's own exit status, when there was no connection or it broke.
@@ -114,7 +113,8 @@ impl RootLogin {
         input: &[u8],
         line: &mut (dyn FnMut(&str) + Send),
     ) -> Result<i32, RootError> {
-        let mut child = self.ssh(command)?;
+        let way = Way::new(self.jump.as_ref()).map_err(OpenError::NoSsh)?;
+        let mut child = self.ssh(command, &way)?;
         let (Some(mut stdin), Some(stdout), Some(stderr)) =
             (child.stdin.take(), child.stdout.take(), child.stderr.take())
         else {
@@ -162,18 +162,18 @@ impl RootLogin {
         };
         match status.code() {
             Some(SSH_FAILED) | None if begun => Err(RootError::Lost(stderr)),
-            Some(SSH_FAILED) | None => {
-                Err(classify(&stderr, "the connection ended".to_owned()).into())
-            }
+            Some(SSH_FAILED) | None => Err(way
+                .failure(&stderr, "the connection ended".to_owned())
+                .into()),
             Some(code) => Ok(code),
         }
     }
 
-    fn ssh(&self, command: &str) -> Result<tokio::process::Child, OpenError> {
+    fn ssh(&self, command: &str, way: &Way<'_>) -> Result<tokio::process::Child, OpenError> {
         let mut ssh = Command::new("ssh");
         ssh.args(pinned(&self.known_hosts).map_err(OpenError::NoSsh)?);
-        let jump = through(self.jump.as_ref(), self.identity.as_deref());
-        ssh.args(jump.map_err(OpenError::NoSsh)?);
+        let options = way.options(self.identity.as_deref());
+        ssh.args(options.map_err(OpenError::NoSsh)?);
         if let Some(identity) = &self.identity {
             ssh.args(["-o", "IdentitiesOnly=yes", "-i"]).arg(identity);
         }

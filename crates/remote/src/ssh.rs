@@ -19,7 +19,7 @@ use tokio::process::{Child, ChildStdin, ChildStdout, Command};
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
-use crate::jump::{Jump, through};
+use crate::jump::{Jump, Way};
 
 pub use failure::{AskError, OpenError};
 
@@ -61,8 +61,9 @@ impl Session {
     /// # Errors
     /// [`OpenError`]; nothing was changed on the host.
     pub async fn open(target: &Target, app: &str) -> Result<Self, OpenError> {
+        let way = Way::new(target.jump.as_ref()).map_err(OpenError::NoSsh)?;
         let mut child = Command::new("ssh")
-            .args(options(target).map_err(OpenError::NoSsh)?)
+            .args(options(target, &way).map_err(OpenError::NoSsh)?)
             // A terminal's Ctrl-C is for the controller, which settles the region over this connection.
             .process_group(0)
             .stdin(Stdio::piped())
@@ -106,7 +107,7 @@ impl Session {
                     let _ = collecting.await;
                 };
                 let _ = timeout(Duration::from_secs(1), end).await;
-                Err(failure::classify(&session.stderr_text(), detail))
+                Err(way.failure(&session.stderr_text(), detail))
             }
         }
     }
@@ -214,9 +215,9 @@ impl Session {
     }
 }
 
-fn options(target: &Target) -> io::Result<Vec<OsString>> {
+fn options(target: &Target, way: &Way<'_>) -> io::Result<Vec<OsString>> {
     let mut options = pinned(&target.known_hosts)?;
-    options.extend(through(target.jump.as_ref(), Some(&target.identity))?);
+    options.extend(way.options(Some(&target.identity))?);
     options.extend(["-o".into(), "IdentitiesOnly=yes".into()]);
     options.extend(["-i".into(), target.identity.clone().into()]);
     options.extend(["-p".into(), target.port.to_string().into()]);
@@ -330,7 +331,11 @@ mod tests {
     #[test]
     fn ssh_reads_the_path_of_the_pinned_keys_as_it_is() {
         // `-G` prints the options as ssh understood them.
-        let options = options(&target("/a b/100% sure/known_hosts")).unwrap();
+        let options = options(
+            &target("/a b/100% sure/known_hosts"),
+            &Way::new(None).unwrap(),
+        )
+        .unwrap();
         let output = process::Command::new("ssh")
             .arg("-G")
             .args(&options)
@@ -397,7 +402,9 @@ mod tests {
     #[test]
     fn a_path_that_ssh_would_change_is_refused() {
         for path in ["/a\"b", "/a\\b", "/${HOME}/known_hosts"] {
-            let error = options(&target(path)).unwrap_err().to_string();
+            let error = options(&target(path), &Way::new(None).unwrap())
+                .unwrap_err()
+                .to_string();
             assert_eq!(error, format!("`{path}` cannot stand in its options"));
         }
     }

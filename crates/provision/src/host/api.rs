@@ -138,7 +138,7 @@ pub(super) fn answers(api: &Api) -> Step {
          case $said in\n  'HTTP/1.'?' 2'*)\n    echo release\n    return\n    ;;\n  \
          'HTTP/1.'?' 503'*)\n    if grep -qx 'active bk_unset' /var/lib/regionwise/{app}/traffic/active.map; then\n      \
          echo no-release\n      return\n    fi\n    ;;\nesac\n\
-         echo {path}\" is answered with: ${{said:-nothing within 10 s}}\" >&2\nreturn 1",
+         echo \"no ${{said:-answer within 10 s}}\"",
         port = api.http_port,
         path = quoted(&api.health_path),
         app = api.app,

@@ -293,7 +293,8 @@ command_step() {
   fi
   wanted "$name" || return 0
   before "$name" "$guarded"
-  "apply_$number" > "$work/out" 2>&1 8>&- 9>&- || fail "$name"
+  # What takes hours says on 7 now and then that it is at work: nobody hears it, and a run that is gone ends it.
+  { "apply_$number" > "$work/out" 2>&1 8>&- 9>&-; } 7>&1 || fail "$name"
   if ! "check_$number" > "$work/again" 2>&1; then
     { echo 'it was done, and is still not so:'; cat "$work/out" "$work/again"; } > "$work/both"
     mv "$work/both" "$work/out"

@@ -1,6 +1,7 @@
 //! Why a connection could not be used. ssh has one exit code for everything, so its words decide.
 
 use std::io;
+use std::net::IpAddr;
 
 use regionwise_protocol::Denial;
 
@@ -13,6 +14,9 @@ pub enum OpenError {
     /// It may be an attack: nobody should just retry.
     #[error("the host key is not the pinned one: {said}")]
     HostKey { said: String },
+    /// As [`OpenError::HostKey`], of the host in between.
+    #[error("the host key of {jump}, the host in between, is not the pinned one: {said}")]
+    JumpKey { jump: IpAddr, said: String },
     /// The key is not allowed there, or not readable.
     #[error("the key was not accepted: {said}")]
     Key { said: String },
@@ -51,6 +55,9 @@ pub(crate) fn classify(stderr: &str, detail: String) -> OpenError {
         let tells = |line: &&str| !follows.iter().any(|text| line.contains(text));
         // Behind the error of a region-host stand its hints.
         let said = lines().find(|line| line.starts_with("error: "));
+        // Whose key it is stands before that it failed.
+        let whose = |line: &&str| line.contains("host key is known for");
+        let said = said.or_else(|| lines().find(whose));
         said.or_else(|| lines().rfind(tells))
             .or_else(|| lines().next_back())
             .unwrap_or(&detail)

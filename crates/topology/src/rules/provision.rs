@@ -130,7 +130,6 @@ pub(crate) fn nodes_without_types(file: &File) -> Option<Finding> {
     })
 }
 
-/// A host bit in a range is a slip that opens more, or less, than somebody meant.
 /// The host that everybody comes through must be let in.
 pub(crate) fn shut_out(key: &Key, jump: IpAddr, file: &File) -> Vec<Finding> {
     let Some(provision) = &file.provision else {
@@ -155,6 +154,7 @@ pub(crate) fn shut_out(key: &Key, jump: IpAddr, file: &File) -> Vec<Finding> {
     }
 }
 
+/// A host bit in a range is a slip that opens more, or less, than somebody meant.
 pub(crate) fn range(key: &Key, range: &Range) -> Result<IpNet, Finding> {
     let parsed: Option<IpNet> = range.0.parse().ok();
     let Some(net) = parsed else {

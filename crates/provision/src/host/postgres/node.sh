@@ -163,7 +163,7 @@ make_cluster() {
     # The rename comes last: what a run that was killed has left is not taken for a cluster.
     "seed_$part"
     sync && rmdir "$data" 2> /dev/null
-    mv "$data.new" "$data" || exit 1
+    mv -T "$data.new" "$data" || exit 1
   fi
   adopt
 }
@@ -201,8 +201,12 @@ seed_standby() {
 copying=regionwise-copy.service
 mark=regionwise-copied
 
+# Whoever waits for a run that is gone would keep every other one out.
 end_of_copy() {
-  while systemctl -q is-active "$copying"; do sleep 1; done
+  while systemctl -q is-active "$copying"; do
+    { echo at-work >&7; } 2> /dev/null
+    sleep 1
+  done
 }
 
 # Of this primary, and not so old that its slot may have gone meanwhile.
