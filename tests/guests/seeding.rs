@@ -30,10 +30,11 @@ const PROGRAMS: [(&str, &str); 8] = [
     ("chown", ""),
 ];
 
-/// It copies when `go` is there, and fails when `stop` is.
+/// It copies when `go` is there, and fails when `stop` is, or when its test is gone.
 const COPY: &str = r#"#!/bin/sh
 echo began >> "$HOME/begun"
 until [ -e "$HOME/go" ]; do
+  [ -d "$HOME" ] || exit 1
   [ ! -e "$HOME/stop" ] || { echo 'the primary is gone'; exit 1; }
   sleep 0.02
 done
@@ -117,22 +118,31 @@ impl Node {
         }
     }
 
+    /// A run begins a copy, and is killed.
+    fn loses_its_run(&self) {
+        let mut run = self.begin();
+        self.wait_for("begun", |node| node.begun() == 1);
+        run.kill().unwrap();
+        run.wait().unwrap();
+    }
+
+    fn copies_without_its_run(&self) {
+        self.loses_its_run();
+        self.touch("go");
+        self.wait_for("copied", |node| {
+            node.path("top/15.new/regionwise-copied").exists()
+        });
+    }
+
     fn is_standby(&self) -> bool {
         self.path("top/15/standby.signal").exists() && !self.path("top/15.new").exists()
     }
 }
 
-fn kill(mut run: Child) {
-    run.kill().unwrap();
-    run.wait().unwrap();
-}
-
 #[test]
 fn a_copy_goes_on_without_the_run_that_began_it_and_the_next_run_waits_for_it() {
     let node = Node::new();
-    let first = node.begin();
-    node.wait_for("begun", |node| node.begun() == 1);
-    kill(first);
+    node.loses_its_run();
     let second = node.begin();
     node.touch("go");
     let ended = second.wait_with_output().unwrap();
@@ -157,7 +167,18 @@ fn whoever_waits_for_a_copy_ends_when_nobody_hears_of_it_any_more() {
     node.wait_for("begun", |node| node.begun() == 1);
     // The login is gone.
     drop(waiting.stdout.take());
-    assert!(!waiting.wait().unwrap().success());
+    let deadline = Instant::now() + Duration::from_secs(30);
+    let ended = loop {
+        match waiting.try_wait().unwrap() {
+            Some(ended) => break ended,
+            None if Instant::now() > deadline => {
+                waiting.kill().unwrap();
+                panic!("it waits for ever");
+            }
+            None => thread::sleep(Duration::from_millis(20)),
+        }
+    };
+    assert!(!ended.success());
     node.touch("go");
     let next = node.begin().wait_with_output().unwrap();
     assert!(next.status.success(), "{next:?}");
@@ -167,26 +188,14 @@ fn whoever_waits_for_a_copy_ends_when_nobody_hears_of_it_any_more() {
 #[test]
 fn a_copy_that_ended_between_two_runs_is_taken_and_one_of_another_primary_is_not() {
     let node = Node::new();
-    let first = node.begin();
-    node.wait_for("begun", |node| node.begun() == 1);
-    kill(first);
-    node.touch("go");
-    node.wait_for("copied", |node| {
-        node.path("top/15.new/regionwise-copied").exists()
-    });
+    node.copies_without_its_run();
     node.of_primary("eu-3");
     let other = node.begin().wait_with_output().unwrap();
     assert!(other.status.success(), "{other:?}");
     assert_eq!(node.begun(), 2, "the copy of eu-1 is none of eu-3");
 
     let node = Node::new();
-    let first = node.begin();
-    node.wait_for("begun", |node| node.begun() == 1);
-    kill(first);
-    node.touch("go");
-    node.wait_for("copied", |node| {
-        node.path("top/15.new/regionwise-copied").exists()
-    });
+    node.copies_without_its_run();
     let second = node.begin().wait_with_output().unwrap();
     assert!(second.status.success(), "{second:?}");
     assert_eq!(node.begun(), 1, "one copy");

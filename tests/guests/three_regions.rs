@@ -142,11 +142,11 @@ impl Founder {
         self.ends_well(Command::new(PROVISION), &words);
     }
 
-    /// `provision-region --region`, from where the servers are reached.
+    /// `provision-region` with what a set-up needs, from where the servers are reached.
     #[track_caller]
-    fn set_up(&self, guests: &Guests, region: &str) -> Value {
+    fn with_servers(&self, guests: &Guests, words: &[&str], region: &str) -> Value {
         let env = format!("{region}.env");
-        let words = [
+        let more = [
             "--region",
             region,
             "--env-file",
@@ -156,7 +156,12 @@ impl Founder {
             "--root-key",
             "root",
         ];
-        self.ends_well(guests.command(PROVISION), &words)
+        self.ends_well(guests.command(PROVISION), &[words, &more].concat())
+    }
+
+    #[track_caller]
+    fn set_up(&self, guests: &Guests, region: &str) -> Value {
+        self.with_servers(guests, &[], region)
     }
 
     #[track_caller]
@@ -169,20 +174,7 @@ impl Founder {
     /// `drift --servers`, which must find nothing.
     #[track_caller]
     fn compares(&self, guests: &Guests, region: &str) {
-        let env = format!("{region}.env");
-        let words = [
-            "drift",
-            "--region",
-            region,
-            "--servers",
-            "--env-file",
-            &env,
-            "--region-host",
-            "region-host",
-            "--root-key",
-            "root",
-        ];
-        let seen = self.ends_well(guests.command(PROVISION), &words);
+        let seen = self.with_servers(guests, &["drift", "--servers"], region);
         let summary = seen["summary"].as_str().unwrap();
         assert!(
             summary.contains("Its servers are as a set-up would make them."),
@@ -345,7 +337,9 @@ fn an_empty_account_becomes_three_regions_that_serve() {
     );
     let summary = again["summary"].as_str().unwrap();
     assert!(summary.contains("its parts are healthy"), "{again:#}");
-    founder.compares(&guests, "ap-singapore");
+    for region in ["us-east", "ap-singapore"] {
+        founder.compares(&guests, region);
+    }
     founder.passed("looked at again");
 
     us.reboot().unwrap();

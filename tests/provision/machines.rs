@@ -65,7 +65,7 @@ case $2 in
     fi
     ;;
   *)
-    command=$(printf '%s' "$2" | sed "s#/etc/#$machine/etc/#g; s#/var/lib/cloud#$machine/cloud#g; s#/run/#$machine/run/#g; s#/var/lib/regionwise-guard#$machine/guard#g")
+    command=$(printf '%s' "$2" | sed "s#/etc/#$machine/etc/#g; s#/var/lib/cloud#$machine/cloud#g; s#/var/lib/postgresql#$machine/postgresql#g; s#/run/#$machine/run/#g; s#/var/lib/regionwise-guard#$machine/guard#g")
     MACHINE=$machine PATH=$base/server:$PATH sh -c "$command"
     ;;
 esac

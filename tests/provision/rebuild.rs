@@ -5,7 +5,7 @@ use std::process::{Child, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use regionwise_lab::hetzner::Counted;
+use regionwise_lab::hetzner::{Counted, Fault, Kind};
 
 use crate::first_session::{REGION, SERVER, is_settled, ordered, run};
 use crate::world::{Run, World};
@@ -127,4 +127,65 @@ fn what_was_not_said_twice_or_is_protected_or_is_no_server_is_not_rebuilt() {
     let protected = run(&world, &REBUILD).ends(12);
     protected.because("may-not-go");
     assert_eq!(world.hetzner.writes(), writes);
+}
+
+/// Ends the run, and nothing was written.
+#[track_caller]
+fn refused(world: &World, why: &str) {
+    let writes = world.hetzner.writes();
+    let refused = run(world, &REBUILD).ends(12);
+    refused.because("may-not-go");
+    assert!(refused.summary().contains(why), "{}", refused.json);
+    assert_eq!(world.hetzner.writes(), writes);
+}
+
+#[test]
+fn rows_that_the_server_has_on_its_disk_whatever_the_file_says_are_not_thrown_away() {
+    let world = ordered();
+    run(&world, &[]).ends(0);
+    let cluster = world.machine(SERVER).join("postgresql/regionwise/15");
+    fs::create_dir_all(&cluster).unwrap();
+    fs::write(cluster.join("PG_VERSION"), "15\n").unwrap();
+    refused(&world, "a primary has its rows on its own disk");
+}
+
+#[test]
+fn a_server_before_its_first_session_and_one_that_no_set_up_would_follow_for_are_not_rebuilt() {
+    let world = ordered();
+    refused(&world, "it has not had its first session");
+    run(&world, &[]).ends(0);
+    // Somebody put it into another group: only a person may change that.
+    world
+        .hetzner
+        .project(|project| project.servers[0].placement_group = None);
+    refused(&world, "that only a person may change");
+}
+
+#[test]
+fn a_rebuild_that_the_provider_refuses_leaves_the_labels_as_they_were() {
+    let world = ordered();
+    run(&world, &[]).ends(0);
+    let labels = || world.hetzner.servers()[0].labels.clone();
+    let before = labels();
+    let no = Kind::Refused(422, "invalid_input");
+    world
+        .hetzner
+        .fail(Fault::once("POST", "/actions/rebuild", no));
+    let refused = run(&world, &REBUILD).ends(12);
+    let nothing = "Nothing was changed";
+    assert!(refused.summary().contains(nothing), "{}", refused.json);
+    assert_eq!(labels(), before);
+
+    // Nobody knows whether one whose answer is lost was done; the server shows what its labels vouch for.
+    world
+        .hetzner
+        .fail(Fault::once("POST", "/actions/rebuild", Kind::TimeoutAfter));
+    let unsure = run(&world, &REBUILD).ends(21);
+    let what = "Nobody knows whether the rebuild of server `shop-sin-1` is done";
+    assert!(unsure.summary().contains(what), "{}", unsure.json);
+    fs::remove_dir_all(world.machine(SERVER)).unwrap();
+    world.boot();
+    let birth = world.shown(SERVER);
+    run(&world, &[]).ends(0);
+    is_settled(&world, &birth, "rebuilt without an answer");
 }

@@ -36,6 +36,15 @@ impl Setup<'_, '_> {
                 made.push(machine);
             }
         }
+        for machine in made
+            .iter()
+            .filter(|machine| self.is_primary(machine))
+            .cloned()
+            .collect::<Vec<_>>()
+        {
+            // For whom commits wait, and whether there are backups: what a set-up does last.
+            let _ = self.make(&machine.server, Phase::Synchronous).await;
+        }
         self.try_logins(|machine| made.iter().any(|asked| asked.server == machine.server))
             .await?;
         self.see_health(&made).await

@@ -1,5 +1,7 @@
 //! From what was done with the servers to the report. Pure.
 
+use std::collections::BTreeSet;
+
 use regionwise_cli::{Finding, Level, Report, Table};
 use regionwise_provision::host::LOGINS;
 use regionwise_provision::said::State;
@@ -55,11 +57,15 @@ pub(crate) fn of(mut report: Report, again: &str, outcome: &Outcome) -> Report {
 pub(crate) fn compared(mut report: Report, again: &str, outcome: &Outcome) -> Report {
     let gathered = Gathered::of(outcome);
     gathered.tell(&mut report);
-    let differ = gathered.differ;
+    let differ = gathered.differ.len();
     if differ > 0 {
         report.verdict = Verdict::Pause;
         report.reason = Some("drift".to_owned());
-        report.summary = format!("{} On its servers {differ} differ.", report.summary);
+        let servers = match differ {
+            1 => "1 step would change something on its servers".to_owned(),
+            n => format!("{n} steps would change something on its servers"),
+        };
+        report.summary = format!("{} {servers}.", report.summary);
         report.hints.push(again.to_owned());
     }
     // Whoever was not asked may differ, too.
@@ -91,8 +97,8 @@ struct Gathered {
     changed: bool,
     /// Something is for a later run.
     waits: bool,
-    /// Steps that would change something, and what else is not as it should be.
-    differ: usize,
+    /// Server and step that would change something, or what else is not as it should be; some steps are looked at twice.
+    differ: BTreeSet<(String, String)>,
     /// Hosts with a release that answers.
     serving: usize,
     without_release: Vec<String>,
@@ -115,7 +121,7 @@ impl Gathered {
                 self.notices.push(notice(host, text));
             }
             What::Differs(text) => {
-                self.differ += 1;
+                self.differ.insert((host.to_owned(), (*text).to_owned()));
                 self.rows.push(row(host, "", "would", text));
             }
             What::Serves(true) => self.serving += 1,
@@ -211,7 +217,11 @@ impl Gathered {
             let state = seen.state.word();
             let why = reason_of(steps, &seen.name);
             self.changed |= seen.state == State::Changed;
-            self.differ += usize::from(seen.state == State::Would);
+            if seen.state == State::Would
+                && !self.differ.insert((host.to_owned(), seen.name.clone()))
+            {
+                continue;
+            }
             self.servers
                 .push(json!({ "server": host, "step": seen.name, "state": state, "why": why }));
             if seen.state != State::Ok {
