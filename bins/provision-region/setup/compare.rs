@@ -32,18 +32,14 @@ impl Setup<'_, '_> {
         let mut made = Vec::new();
         for machine in asked {
             self.stop()?;
-            if self.make(&machine.server, Phase::Whole).await.is_ok() {
-                made.push(machine);
+            if self.make(&machine.server, Phase::Whole).await.is_err() {
+                continue;
             }
-        }
-        for machine in made
-            .iter()
-            .filter(|machine| self.is_primary(machine))
-            .cloned()
-            .collect::<Vec<_>>()
-        {
-            // For whom commits wait, and whether there are backups: what a set-up does last.
-            let _ = self.make(&machine.server, Phase::Synchronous).await;
+            if self.is_primary(&machine) {
+                // For whom commits wait, and whether there are backups: what a set-up does last.
+                let _ = self.make(&machine.server, Phase::Synchronous).await;
+            }
+            made.push(machine);
         }
         self.try_logins(|machine| made.iter().any(|asked| asked.server == machine.server))
             .await?;
